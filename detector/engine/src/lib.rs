@@ -1,0 +1,13 @@
+//! The pure core of Lapwing: an audit event becomes facts, facts become verdicts, verdicts become
+//! findings, findings become alerts.
+//!
+//! Nothing here reads a clock, a disk, a socket or an environment variable, and nothing logs. Time
+//! is an argument. The same events with the same rules give the same findings with the same ids.
+
+pub mod alert;
+pub mod batch;
+pub mod event;
+pub mod facts;
+pub mod field;
+pub mod redact;
+pub mod rule;

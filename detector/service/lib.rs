@@ -1,0 +1,14 @@
+//! Everything of Lapwing that touches the world: command line, configuration, sources, journal,
+//! store, outputs, metrics. The decisions are made in `lapwing-engine`.
+
+pub mod app;
+pub mod cli;
+pub mod config;
+pub mod http;
+pub mod input;
+pub mod journal;
+pub mod metrics;
+pub mod output;
+pub mod pipeline;
+pub mod source;
+pub mod store;
