@@ -9,5 +9,8 @@ pub mod batch;
 pub mod event;
 pub mod facts;
 pub mod field;
+pub mod group;
 pub mod redact;
 pub mod rule;
+pub mod window;
+pub mod words;
