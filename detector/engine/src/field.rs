@@ -256,6 +256,14 @@ mod tests {
     }
 
     #[test]
+    fn every_name_is_documented() {
+        let page = include_str!("../../../docs/fields.md");
+        for name in NAMES {
+            assert!(page.contains(&format!("`{name}`")), "docs/fields.md does not tell of `{name}`");
+        }
+    }
+
+    #[test]
     fn lists_fan_out_with_or_without_brackets() {
         assert_eq!(
             Field::parse("requestObject.spec.containers[].image"),
