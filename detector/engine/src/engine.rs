@@ -13,8 +13,12 @@ use crate::alert::{Alert, Evidence, Finding, Level, MAX_AUDIT_IDS, MAX_EVIDENCE,
 use crate::event::{Event, NotAnEvent, Stage, to_datetime};
 use crate::facts::Facts;
 use crate::group::{self, Advice, Groups};
+use crate::rule::correlation::{Bound, Correlation, CorrelationKind, Part};
+use crate::rule::file::Meta;
+use crate::rule::index::Keys;
+use crate::rule::set::RuleSet;
 use crate::rule::view::{Scalar, Unknown, Values, View};
-use crate::rule::{Correlation, CorrelationKind, Judgement, Keys, Rule, RuleSet};
+use crate::rule::{Judgement, Rule};
 use crate::window::{DEFAULT_CAP, Hit, Kind, Windows};
 use crate::words;
 
@@ -61,6 +65,7 @@ pub struct Counts {
 pub struct Engine {
     rules: Arc<RuleSet>,
     options: Options,
+    wiring: Wiring,
     windows: Vec<Windows>,
     groups: Groups,
     fired: Fired,
@@ -78,6 +83,7 @@ impl Engine {
         let windows = rules.correlations().iter().map(|c| windows_of(c, options.window_groups)).collect();
         let groups = Groups::new(options.group_window);
         Self {
+            wiring: Wiring::of(&rules),
             rules,
             options,
             windows,
@@ -91,6 +97,12 @@ impl Engine {
 
     pub fn rules(&self) -> &Arc<RuleSet> {
         &self.rules
+    }
+
+    /// The rule or correlation that [`Counts`] calls `index`.
+    pub fn meta(&self, index: u32) -> Option<&Meta> {
+        let (rules, i) = (self.rules.rules(), index as usize);
+        rules.get(i).map(|r| &r.meta).or_else(|| self.rules.correlations().get(i - rules.len()).map(|c| &c.meta))
     }
 
     pub fn counts(&self) -> &Counts {
@@ -174,9 +186,9 @@ impl Engine {
             return;
         }
         let evidence = words::evidence(facts, &position());
-        if self.rules.is_reported(index) {
-            let finding = self.finding(rule_ref(rule), &[request], facts, vec![evidence.clone()], None);
-            self.report(index, finding, &advice(rule), now, out);
+        if self.wiring.speaks[index as usize] {
+            let finding = self.finding(rule_ref(&rule.meta), &[request], facts, vec![evidence.clone()], None);
+            self.report(index, finding, &advice(&rule.meta), now, out);
         }
         self.correlate(index, facts, request, &evidence, now, out);
     }
@@ -193,7 +205,8 @@ impl Engine {
     ) {
         let rules = Arc::clone(&self.rules);
         let base = rules.rules().len() as u32;
-        for &(which, slot) in rules.feeds(index) {
+        for at in 0..self.wiring.feeds[index as usize].len() {
+            let (which, slot) = self.wiring.feeds[index as usize][at];
             let correlation = &rules.correlations()[which as usize];
             let Some(hit) = hit_of(correlation, slot, facts, request, evidence) else { continue };
             let group_key = group_key(correlation, slot, facts);
@@ -201,12 +214,12 @@ impl Engine {
             let requests: Vec<u64> = hits.iter().map(|h| h.request).collect();
             let audit_ids = unique(hits.iter().map(|h| h.audit_id.clone()));
             let spelled: Vec<Evidence> = hits.into_iter().filter_map(|h| h.evidence.map(|e| *e)).collect();
-            if rules.is_reported(base + which) {
+            if self.wiring.speaks[(base + which) as usize] {
                 let count = audit_ids.len();
                 let mut finding =
-                    self.finding(correlation_ref(correlation), &requests, facts, spelled, Some(audit_ids));
-                finding.summary = format!("{count} requests within {}, the last: {}", span(correlation.timespan), finding.summary);
-                self.report(base + which, finding, &correlation_advice(correlation), now, out);
+                    self.finding(rule_ref(&correlation.meta), &requests, facts, spelled, Some(audit_ids));
+                finding.summary = format!("{count} requests within {}, the last: {}", span(correlation.timespan_micros), finding.summary);
+                self.report(base + which, finding, &advice(&correlation.meta), now, out);
             }
             self.correlate(base + which, facts, request, evidence, now, out);
         }
@@ -231,11 +244,11 @@ impl Engine {
         let gravest = undecided
             .iter()
             .filter(|(_, why, _)| hidden(why))
-            .max_by_key(|(i, _, _)| (rules.rules()[*i as usize].level, std::cmp::Reverse(*i)));
+            .max_by_key(|(i, _, _)| (rules.rules()[*i as usize].meta.level, std::cmp::Reverse(*i)));
         let blind = undecided.iter().filter(|(_, why, _)| *why == Unknown::LevelTooLow);
         let mut told: Vec<(u32, Unknown, String, Level)> = Vec::new();
         if let Some((index, why, field)) = gravest {
-            let level = rules.rules()[*index as usize].level.min(group::UNDECIDABLE_LEVEL);
+            let level = rules.rules()[*index as usize].meta.level.min(group::UNDECIDABLE_LEVEL);
             told.push((*index, *why, field.clone(), level));
         }
         for (index, why, field) in blind {
@@ -252,11 +265,11 @@ impl Engine {
                 continue;
             }
             let evidence = words::evidence(facts, &position());
-            let mut finding = self.finding(RuleRef { level, ..rule_ref(rule) }, &[request], facts, vec![evidence], None);
+            let mut finding = self.finding(RuleRef { level, ..rule_ref(&rule.meta) }, &[request], facts, vec![evidence], None);
             finding.verdict = Verdict::Undecidable;
             finding.reason = format!("`{field}` is not known: {}", why.as_str());
             finding.id = group::id(&["undecidable", &finding.id]);
-            self.report(index, finding, &advice(rule), now, out);
+            self.report(index, finding, &advice(&rule.meta), now, out);
         }
     }
 
@@ -298,11 +311,11 @@ impl Engine {
     /// Everything remembered, as data.
     pub fn snapshot(&self) -> Snapshot {
         let windows =
-            self.rules.correlations().iter().zip(&self.windows).map(|(c, w)| (c.id.clone(), w.snapshot())).collect();
-        let blind = self.blind.iter().map(|((i, c), t)| (self.rules.rules()[*i as usize].id.clone(), c.clone(), *t));
+            self.rules.correlations().iter().zip(&self.windows).map(|(c, w)| (c.meta.id.clone(), w.snapshot())).collect();
+        let blind = self.blind.iter().map(|((i, c), t)| (self.rules.rules()[*i as usize].meta.id.clone(), c.clone(), *t));
         let mut blind: Vec<(String, String, i64)> = blind.collect();
         blind.sort();
-        let name = |i: u32| self.rules.id_of(i & !UNDECIDABLE).map(str::to_owned);
+        let name = |i: u32| self.meta(i & !UNDECIDABLE).map(|m| m.id.clone());
         let fired = self.fired.order.iter().filter_map(|(i, r)| Some((name(*i)?, i & UNDECIDABLE != 0, *r))).collect();
         Snapshot { windows, groups: self.groups.snapshot(), fired, blind }
     }
@@ -311,20 +324,19 @@ impl Engine {
     pub fn restore(&mut self, snapshot: Snapshot) -> Result<(), serde_json::Error> {
         let mut windows = snapshot.windows;
         for (correlation, window) in self.rules.correlations().iter().zip(&mut self.windows) {
-            if let Some(stored) = windows.remove(&correlation.id) {
+            if let Some(stored) = windows.remove(&correlation.meta.id) {
                 window.restore(stored)?;
             }
         }
         self.groups = Groups::restore(self.options.group_window, snapshot.groups)?;
-        let index: HashMap<&str, u32> =
-            (0u32..).map_while(|i| self.rules.id_of(i).map(|id| (id, i))).collect();
+        let index: HashMap<String, u32> = (0u32..).map_while(|i| self.meta(i).map(|m| (m.id.clone(), i))).collect();
         for (id, undecidable, request) in snapshot.fired {
-            if let Some(i) = index.get(id.as_str()) {
+            if let Some(i) = index.get(&id) {
                 self.fired.first((i | if undecidable { UNDECIDABLE } else { 0 }, request));
             }
         }
         for (id, cluster, again) in snapshot.blind {
-            if let Some(i) = index.get(id.as_str()) {
+            if let Some(i) = index.get(&id) {
                 self.blind.insert((*i, cluster), again);
             }
         }
@@ -402,39 +414,66 @@ fn request_id(facts: &Facts<'_>) -> u64 {
     u64::from_le_bytes(first)
 }
 
-fn rule_ref(rule: &Rule) -> RuleRef {
-    RuleRef { id: rule.id.clone(), title: rule.title.clone(), level: rule.level, tags: rule.tags.clone() }
+fn rule_ref(meta: &Meta) -> RuleRef {
+    RuleRef { id: meta.id.clone(), title: meta.title.clone(), level: meta.level, tags: meta.tags.clone() }
 }
 
-fn correlation_ref(c: &Correlation) -> RuleRef {
-    RuleRef { id: c.id.clone(), title: c.title.clone(), level: c.level, tags: c.tags.clone() }
+fn advice(meta: &Meta) -> Advice<'_> {
+    Advice { why: &meta.description, false_positives: &meta.false_positives, next_steps: &meta.next_steps }
 }
 
-fn advice(rule: &Rule) -> Advice<'_> {
-    Advice { why: &rule.description, false_positives: &rule.false_positives, next_steps: &rule.next_steps }
+/// Which correlations rest on which rules, and who speaks. Correlations are numbered behind the rules.
+#[derive(Debug)]
+struct Wiring {
+    /// Per rule or correlation: the correlations it feeds, and as which of their parts.
+    feeds: Vec<Vec<(u32, u32)>>,
+    speaks: Vec<bool>,
 }
 
-fn correlation_advice(c: &Correlation) -> Advice<'_> {
-    Advice { why: &c.description, false_positives: &c.false_positives, next_steps: &c.next_steps }
+impl Wiring {
+    fn of(set: &RuleSet) -> Self {
+        let base = set.rules().len();
+        let mut feeds = vec![Vec::new(); base + set.correlations().len()];
+        let mut speaks: Vec<bool> = (0..base).map(|i| set.speaks(i)).collect();
+        speaks.resize(feeds.len(), true);
+        for (which, correlation) in set.correlations().iter().enumerate() {
+            for (slot, part) in correlation.parts.iter().enumerate() {
+                let index = match part {
+                    Part::Rule(i) => *i,
+                    Part::Correlation(i) => {
+                        speaks[base + i] &= correlation.generate;
+                        base + i
+                    }
+                };
+                feeds[index].push((which as u32, slot as u32));
+            }
+        }
+        Self { feeds, speaks }
+    }
 }
 
 fn windows_of(c: &Correlation, cap: usize) -> Windows {
-    let n = c.rules.len() as u32;
-    let kind = match c.kind {
-        CorrelationKind::EventCount => Kind::EventCount { at_least: c.at_least },
-        CorrelationKind::ValueCount => Kind::ValueCount { at_least: c.at_least },
-        CorrelationKind::Temporal => Kind::Temporal { rules: n },
-        CorrelationKind::TemporalOrdered => Kind::TemporalOrdered { rules: n },
+    let parts = c.parts.len() as u32;
+    let least = |(bound, n): &(Bound, u64)| match bound {
+        Bound::Greater => n.saturating_add(1),
+        Bound::GreaterOrEqual | Bound::Equal => *n,
+        Bound::Less | Bound::LessOrEqual | Bound::NotEqual => 1,
     };
-    Windows::new(kind, c.timespan, cap)
+    let at_least = c.bounds.iter().map(least).max().unwrap_or(1).clamp(1, 10_000) as usize;
+    let kind = match c.kind {
+        CorrelationKind::EventCount => Kind::EventCount { at_least },
+        CorrelationKind::ValueCount => Kind::ValueCount { at_least },
+        CorrelationKind::Temporal => Kind::Temporal { rules: parts },
+        CorrelationKind::TemporalOrdered => Kind::TemporalOrdered { rules: parts },
+    };
+    Windows::new(kind, c.timespan_micros, cap)
 }
 
 fn hit_of(c: &Correlation, slot: u32, facts: &Facts<'_>, request: u64, evidence: &Evidence) -> Option<Hit> {
-    let value = match c.value_field(slot) {
-        // A value that is not there cannot be a distinct one.
-        Some(field) => Some(first_text(facts.values(field))?),
-        None => None,
-    };
+    // A value that is not there cannot be a distinct one.
+    let counted: Option<Vec<String>> =
+        c.counted.iter().map(|key| first_text(facts.values(&key.fields[slot as usize]))).collect();
+    let value = if c.counted.is_empty() { None } else { Some(counted?.join("\u{1f}")) };
     Some(Hit {
         time: facts.event.time().unwrap_or_default(),
         rule: if matches!(c.kind, CorrelationKind::Temporal | CorrelationKind::TemporalOrdered) { slot } else { 0 },
@@ -448,8 +487,8 @@ fn hit_of(c: &Correlation, slot: u32, facts: &Facts<'_>, request: u64, evidence:
 /// The group a hit belongs to: cluster and the values of `group-by`, each behind its length.
 fn group_key(c: &Correlation, slot: u32, facts: &Facts<'_>) -> String {
     let mut key = format!("{}:{}", facts.cluster.len(), facts.cluster);
-    for field in c.group_by(slot) {
-        let value = first_text(facts.values(field)).unwrap_or_default();
+    for by in &c.group_by {
+        let value = first_text(facts.values(&by.fields[slot as usize])).unwrap_or_default();
         key.push_str(&format!("|{}:{value}", value.len()));
     }
     key
