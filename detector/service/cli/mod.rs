@@ -3,7 +3,7 @@
 
 pub mod config;
 pub mod log;
-// pub mod replay;
+pub mod replay;
 pub mod rules;
 pub mod scan;
 pub mod serve;
@@ -147,7 +147,7 @@ enum Command {
     // Output(output::Args),
     Rules(rules::Args),
     Config(config::Args),
-    // Replay(replay::Args),
+    Replay(replay::Args),
     Completions(Completions),
     Version(Version),
 }
@@ -208,7 +208,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         // Command::Output(args) => output::run(args, &globals),
         Command::Rules(args) => rules::run(args, &globals),
         Command::Config(args) => config::run(args, &globals),
-        // Command::Replay(args) => replay::run(args, &globals),
+        Command::Replay(args) => replay::run(args, &globals),
         Command::Completions(Completions { shell }) => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "lapwing", &mut text);

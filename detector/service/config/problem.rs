@@ -68,7 +68,7 @@ pub struct Problems {
 
 impl Problems {
     pub fn new(file: impl Into<PathBuf>, mut list: Vec<Problem>) -> Self {
-        list.sort_by(|a, b| a.place.cmp(&b.place));
+        list.sort_by_key(|problem| problem.place);
         list.dedup();
         Self { file: file.into(), list }
     }
