@@ -147,7 +147,7 @@ enum Command {
     // Output(output::Args),
     Rules(rules::Args),
     Config(config::Args),
-    Replay(replay::Args),
+    Replay(Box<replay::Args>),
     Completions(Completions),
     Version(Version),
 }
@@ -208,7 +208,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         // Command::Output(args) => output::run(args, &globals),
         Command::Rules(args) => rules::run(args, &globals),
         Command::Config(args) => config::run(args, &globals),
-        Command::Replay(args) => replay::run(args, &globals),
+        Command::Replay(args) => replay::run(*args, &globals),
         Command::Completions(Completions { shell }) => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "lapwing", &mut text);
