@@ -92,7 +92,10 @@ fn summary(loaded: &Loaded) -> String {
     let webhook = &config["sources"]["webhook"];
     if webhook.is_object() {
         let scheme = if webhook["tls"].is_null() { "http" } else { "https" };
-        let clusters = names(&webhook["clusters"], "name").join(", ");
+        let mut clusters = names(&webhook["clusters"], "name").join(", ");
+        if webhook["insecureLoopback"] == true {
+            clusters = format!("{}, from anyone on this machine", text(&webhook["defaultCluster"]));
+        }
         line("webhook", format!("{scheme}://{} for {clusters}", text(&webhook["listen"])));
     }
     for kafka in config["sources"]["kafka"].as_array().into_iter().flatten() {
@@ -135,7 +138,7 @@ mod tests {
         assert_eq!(
             summary(&loaded),
             "/etc/lapwing/lapwing.yaml: good
-  webhook    http://127.0.0.1:8443 for dev
+  webhook    http://127.0.0.1:8443 for dev, from anyone on this machine
   rules      built-in, from level informational
   alerts     grouped over 1h
   keeps      30d, at most 20GiB

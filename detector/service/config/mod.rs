@@ -175,26 +175,28 @@ impl Config {
         let base = file.parent().unwrap_or(Path::new("")).to_owned();
         files::resolve(&mut tree, &base, &mut problems);
 
-        let typed = serde_path_to_error::deserialize::<_, Self>(tree.to_json());
-        let config = match typed {
+        let config = match serde_path_to_error::deserialize::<_, Self>(tree.to_json()) {
             Ok(config) => config,
             Err(error) => {
-                let path = error.path().to_string();
-                let below = |p: &Problem| path == "." || p.path.starts_with(&path) || path.starts_with(&p.path);
-                if !problems.iter().any(below) {
-                    problems.push(Problem::new(tree.place_of(&path), path.clone(), error.inner().to_string()));
-                }
                 // Meaning can still be checked on what the file says, so that nothing is held back.
                 let (more, _) = validate::validate(&tree.to_json(), &tree);
-                let more: Vec<Problem> =
-                    more.into_iter().filter(|m| !problems.iter().any(|p| explains(p, m))).collect();
-                problems.extend(more);
+                add_unexplained(&mut problems, more);
+                let path = error.path().to_string();
+                let near = |p: &Problem| path == "." || p.path.starts_with(&path) || path.starts_with(&p.path);
+                if !problems.iter().any(near) {
+                    problems.push(Problem::new(tree.place_of(&path), path.clone(), error.inner().to_string()));
+                }
                 return Err(wrong(problems));
             }
         };
         let effective = serde_json::to_value(&config).unwrap_or_default();
         let (more, notes) = validate::validate(&effective, &tree);
-        problems.extend(more);
+        add_unexplained(&mut problems, more);
+        for (path, what) in parts::problems(&config) {
+            if !problems.iter().any(|p| p.path.starts_with(&path)) {
+                problems.push(Problem::new(tree.place_of(&path), path, what));
+            }
+        }
         if problems.is_empty() {
             Ok(Loaded { config, file: file.to_owned(), notes, tree })
         } else {
@@ -205,6 +207,15 @@ impl Config {
     /// The JSON Schema of the file.
     pub fn schema() -> serde_json::Value {
         schemars::schema_for!(Self).to_value()
+    }
+}
+
+fn add_unexplained(problems: &mut Vec<Problem>, more: Vec<Problem>) {
+    let known = problems.len();
+    for problem in more {
+        if !problems[..known].iter().any(|p| explains(p, &problem)) {
+            problems.push(problem);
+        }
     }
 }
 

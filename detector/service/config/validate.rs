@@ -90,15 +90,20 @@ impl Checks<'_> {
         let tls = !webhook["tls"].is_null();
         let loopback =
             webhook["listen"].as_str().and_then(|t| t.parse::<SocketAddr>().ok()).map(|a| a.ip().is_loopback());
+        let insecure = webhook["insecureLoopback"] == true;
         if !tls && loopback == Some(false) {
             let what = "plain HTTP is allowed on loopback only; set `tls`, or listen on `127.0.0.1:8443`";
             self.say(&at("listen"), what);
         }
-        let Some(clusters) = webhook["clusters"].as_array().filter(|c| !c.is_empty()) else {
+        if insecure && tls {
+            self.say(&at("insecureLoopback"), "is for plain HTTP on loopback; remove it, or remove `tls`");
+        }
+        let clusters = webhook["clusters"].as_array().map_or(&[][..], Vec::as_slice);
+        if clusters.is_empty() && !insecure {
             let what = "no cluster may send: every event would be refused; add for example \
-                        `- { name: prod, tokenFile: prod.token }`";
-            return self.say(&at("clusters"), what);
-        };
+                        `- { name: prod, tokenFile: prod.token }`, or set `insecureLoopback: true` for a trial";
+            self.say(&at("clusters"), what);
+        }
         self.unique(&webhook["clusters"], &at("clusters"), "name", "cluster");
         let mut client_names = BTreeMap::new();
         for (i, cluster) in clusters.iter().enumerate() {
@@ -106,7 +111,7 @@ impl Checks<'_> {
             let names: Vec<&str> =
                 cluster["clientNames"].as_array().into_iter().flatten().filter_map(Json::as_str).collect();
             let token = cluster["tokenFile"].is_string();
-            if names.is_empty() && !token && (tls || clusters.len() > 1) {
+            if names.is_empty() && !token && !insecure {
                 self.say(&path, "nothing proves who sends; set `clientNames` or `tokenFile`");
             }
             if !names.is_empty() && webhook["tls"]["clientCa"].is_null() {
@@ -149,9 +154,9 @@ impl Checks<'_> {
         }
         for (i, output) in outputs.into_iter().flatten().enumerate() {
             let Some(name) = output["name"].as_str() else { continue };
-            let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+            let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
             if name.is_empty() || name.len() > 63 || !name.chars().all(fits) {
-                let what = format!("expected 1 to 63 letters, digits, `-` or `_`, found `{}`", shorten(name));
+                let what = format!("expected 1 to 63 lowercase letters, digits or `-`, found `{}`", shorten(name));
                 self.say(&format!("outputs[{i}].name"), what);
             }
         }
