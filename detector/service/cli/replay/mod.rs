@@ -108,12 +108,20 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Exit> {
 
 fn report(tally: &Tally, url: &Url) -> String {
     let Tally { events, batches, retries, lost, unreadable } = tally;
-    let mut text = format!("sent {events} events in {batches} batches to {url}, {retries} retries");
+    let mut url = url.clone();
+    url.set_query(None);
+    let count = |n: u64, one: &str, many: &str| format!("{n} {}", if n == 1 { one } else { many });
+    let mut text = format!(
+        "sent {} in {} to {url}, {}",
+        count(*events, "event", "events"),
+        count(*batches, "batch", "batches"),
+        count(*retries, "retry", "retries")
+    );
     if *lost > 0 {
-        text += &format!(", {lost} events lost");
+        text += &format!(", {} lost", count(*lost, "event", "events"));
     }
     if *unreadable > 0 {
-        text += &format!(", {unreadable} lines unreadable");
+        text += &format!(", {} unreadable", count(*unreadable, "line", "lines"));
     }
     text
 }

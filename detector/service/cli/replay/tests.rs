@@ -172,8 +172,8 @@ fn unreadable_lines_are_left_out_and_counted() {
     let (tally, seen) = replayed_file(file.path(), &[], &[]);
     assert_eq!(tally, Tally { events: 1, batches: 1, unreadable: 2, ..Tally::default() });
     assert_eq!(ids(&seen.requests[0]), ["a"]);
-    let url = Url::parse("http://h:1/").unwrap();
-    assert_eq!(report(&tally, &url), "sent 1 events in 1 batches to http://h:1/, 0 retries, 2 lines unreadable");
+    let url = Url::parse("http://h:1/?timeout=30s").unwrap();
+    assert_eq!(report(&tally, &url), "sent 1 event in 1 batch to http://h:1/, 0 retries, 2 lines unreadable");
 }
 
 #[test]
