@@ -17,6 +17,7 @@ mod view;
 mod writer;
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests;
 
 use std::collections::BTreeMap;

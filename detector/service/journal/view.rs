@@ -53,7 +53,7 @@ impl View {
             read_up_to(&file, &mut page, at).map_err(io)?;
             pages.push(Header::decode(&page));
         }
-        let header_copy_lost = pages.iter().any(|p| *p == Err(BadHeader::Damaged));
+        let header_copy_lost = pages.contains(&Err(BadHeader::Damaged));
         let newer = pages.iter().find_map(|p| if let Err(BadHeader::Newer(n)) = p { Some(*n) } else { None });
         match pages.into_iter().find_map(Result::ok) {
             Some(header) => {

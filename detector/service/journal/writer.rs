@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -179,7 +179,7 @@ impl Writer {
         Ok(Active { file, header, keys, len: HEADER_LEN, hasher, records: 0, marked: true })
     }
 
-    fn fill_segment(&self, file: &File, header: &Header, draft: &PathBuf, path: &PathBuf) -> io::Result<()> {
+    fn fill_segment(&self, file: &File, header: &Header, draft: &Path, path: &Path) -> io::Result<()> {
         self.disk.reserve(file, self.segment_bytes)?;
         self.disk.write_at(file, &header.encode(), 0)?;
         self.disk.write_at(file, &header.encode(), PAGE)?;

@@ -23,7 +23,7 @@ fn a_cursor_keeps_its_value() {
 #[test]
 fn one_torn_slot_costs_one_step_at_most() {
     for slot in [0u64, 4096] {
-        for byte in 0..32 {
+        for byte in (0..32).step_by(3) {
             let dir = dir();
             let path = dir.path().join("c");
             let mut cursor = CursorFile::open(&path).unwrap();
