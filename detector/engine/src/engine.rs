@@ -114,7 +114,7 @@ impl Engine {
         self.windows.iter().map(Windows::evicted).sum()
     }
 
-    /// Judges one event. `now` is the engine's time in microseconds and must not go back; `position`
+    /// Judges one event and returns its stage time. `now` is the engine's time in microseconds and must not go back; `position`
     /// names the event's place in the journal and is asked only when the event is evidence.
     pub fn event(
         &mut self,
@@ -123,14 +123,14 @@ impl Engine {
         now: i64,
         position: &dyn Fn() -> String,
         out: &mut Output,
-    ) -> Result<(), NotAnEvent> {
+    ) -> Result<Option<i64>, NotAnEvent> {
         let event = Event::parse(text)?;
         self.counts.events += 1;
         self.counts.malformed += u64::from(!event.malformed.is_empty());
         self.counts.truncated += u64::from(event.truncated());
         let facts = Facts::new(&event, text, cluster);
         self.judge(&facts, now, position, out);
-        Ok(())
+        Ok(event.time())
     }
 
     /// Lets time pass: closes groups whose window is over.
