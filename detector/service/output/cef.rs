@@ -167,7 +167,7 @@ pub(super) mod tests {
         let mut out = BTreeMap::new();
         let mut starts = Vec::new();
         let bytes = text.as_bytes();
-        for (at, _) in text.match_indices('=').filter(|(at, _)| slashes_before(bytes, *at) % 2 == 0) {
+        for (at, _) in text.match_indices('=').filter(|(at, _)| slashes_before(bytes, *at).is_multiple_of(2)) {
             let start = text[..at].rfind(' ').map_or(0, |s| s + 1);
             starts.push((start, at));
         }
