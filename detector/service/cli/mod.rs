@@ -3,6 +3,7 @@
 
 pub mod config;
 pub mod log;
+pub mod output;
 pub mod replay;
 pub mod rules;
 pub mod scan;
@@ -26,6 +27,18 @@ pub enum Exit {
     CouldNotRun = 2,
     /// Ran, but some input was unreadable or undeliverable.
     Partial = 3,
+}
+
+impl Exit {
+    /// The outcome whose code this is.
+    fn from_code(code: u8) -> Self {
+        match code {
+            0 => Self::Good,
+            1 => Self::Found,
+            3 => Self::Partial,
+            _ => Self::CouldNotRun,
+        }
+    }
 }
 
 impl From<Exit> for ExitCode {
@@ -144,7 +157,7 @@ enum Command {
     // search, show and output arrive with their parts: declare the module above, enable the line here and below.
     // Search(search::Args),
     // Show(show::Args),
-    // Output(output::Args),
+    Output(output::Args),
     Rules(rules::Args),
     Config(config::Args),
     Replay(Box<replay::Args>),
@@ -205,7 +218,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Scan(args) => scan::run(args, &globals),
         // Command::Search(args) => search::run(args, &globals),
         // Command::Show(args) => show::run(args, &globals),
-        // Command::Output(args) => output::run(args, &globals),
+        Command::Output(args) => run_output(args, &globals),
         Command::Rules(args) => rules::run(args, &globals),
         Command::Config(args) => config::run(args, &globals),
         Command::Replay(args) => replay::run(*args, &globals),
@@ -216,6 +229,13 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         }
         Command::Version(Version {}) => print(format!("lapwing {}\n", env!("CARGO_PKG_VERSION")).as_bytes()),
     }
+}
+
+fn run_output(args: output::Args, globals: &Globals) -> anyhow::Result<Exit> {
+    let config = globals.load()?.config;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let code = runtime.block_on(output::run(args, &config.outputs, &config.data_dir))?;
+    Ok(Exit::from_code(code))
 }
 
 /// Writes a result to standard output.
