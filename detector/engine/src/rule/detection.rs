@@ -357,9 +357,8 @@ impl Compiler<'_> {
         }
         let mut out = Vec::new();
         for text in texts {
-            out.extend(self.patterns(node, &text, m)?.into_iter().map(Keyword::Pattern));
-            for escaped in json_spellings(&text) {
-                out.extend(self.patterns(node, &escaped, m)?.into_iter().map(Keyword::Pattern));
+            for pattern in self.patterns(node, &text, m)? {
+                out.extend(pattern.in_json().into_iter().map(Keyword::Pattern));
             }
         }
         Some(out)
@@ -385,24 +384,6 @@ fn compile_keywords(keywords: &[Keyword], m: &Modifiers) -> Result<Texts, Fault>
         Keyword::Regex(_) => None,
     });
     Texts::compile(&patterns.collect::<Vec<_>>(), m.cased)
-}
-
-/// How a text can stand in raw JSON, as Sigma patterns: with quotes and backslashes escaped, with
-/// and without `<`, `>` and `&` as Go writes them. Only the spellings that differ from the text.
-fn json_spellings(text: &str) -> Vec<String> {
-    if !text.contains(['"', '\\', '<', '>', '&']) && !text.contains(|c: char| c.is_control()) {
-        return Vec::new();
-    }
-    let json = serde_json::Value::from(text).to_string();
-    let inner = &json[1..json.len() - 1];
-    // Every backslash JSON added or doubled has to be doubled once more to be plain in a pattern,
-    // but those that escape a wildcard stay as they were.
-    let plain = inner.replace("\\\\*", "\\*").replace("\\\\?", "\\?").replace("\\\\", "\\\\\\\\").replace("\\\"", "\\\\\"");
-    let go = plain.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026");
-    let mut out = vec![plain, go];
-    out.retain(|t| t != text);
-    out.dedup();
-    out
 }
 
 /// `before%name%after`.

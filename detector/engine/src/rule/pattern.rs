@@ -119,6 +119,27 @@ impl Pattern {
         out
     }
 
+    /// The pattern as it can stand in raw JSON: as it is, with JSON's escapes, and with `<`, `>` and
+    /// `&` escaped too, as Go writes them.
+    pub fn in_json(self) -> Vec<Self> {
+        let plain = self.map_text(|t| {
+            let json = serde_json::Value::from(t).to_string();
+            json[1..json.len() - 1].to_owned()
+        });
+        let go = plain.map_text(|t| t.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026"));
+        let mut all = vec![self, plain, go];
+        all.dedup();
+        all
+    }
+
+    fn map_text(&self, f: impl Fn(&str) -> String) -> Self {
+        let map = |piece: &Piece| match piece {
+            Piece::Text(t) => Piece::Text(f(t)),
+            other => other.clone(),
+        };
+        Self { pieces: self.pieces.iter().map(map).collect() }
+    }
+
     pub fn shape(&self) -> Shape<'_> {
         use Piece::{Any, Text};
         match self.pieces.as_slice() {
@@ -257,6 +278,14 @@ mod tests {
         assert_eq!(Utf16::Little.encode("cm"), [0x63, 0, 0x6d, 0]);
         assert_eq!(Utf16::Big.encode("cm"), [0, 0x63, 0, 0x6d]);
         assert_eq!(Utf16::Marked.encode("c"), [0xff, 0xfe, 0x63, 0]);
+    }
+
+    #[test]
+    fn a_keyword_is_found_in_raw_json_too() {
+        let spellings = |t: &str| Pattern::parse(t).in_json().iter().map(Pattern::to_regex).collect::<Vec<_>>();
+        assert_eq!(spellings("plain"), [r"\Aplain\z"]);
+        assert_eq!(spellings("a\"b"), ["\\Aa\"b\\z", "\\Aa\\\\\"b\\z"]);
+        assert_eq!(spellings("a>&1"), [r"\Aa>\&1\z", r"\Aa\\u003e\\u00261\z"]);
     }
 
     #[test]
