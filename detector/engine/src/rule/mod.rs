@@ -6,11 +6,15 @@
 pub mod condition;
 pub mod detection;
 pub mod expr;
+#[cfg(test)]
+mod fake;
 pub mod file;
 pub mod matcher;
 pub mod modifier;
 pub mod pattern;
 pub mod problem;
+#[cfg(test)]
+mod values_tests;
 pub mod view;
 pub mod yaml;
 
