@@ -4,21 +4,26 @@
 //! state; correlations only refer to rules here, their windows are elsewhere.
 
 pub mod condition;
+pub mod correlation;
 pub mod detection;
+pub mod explain;
 pub mod expr;
 #[cfg(test)]
 mod fake;
 pub mod file;
+pub mod index;
 pub mod matcher;
 pub mod modifier;
 pub mod pattern;
 pub mod problem;
 #[cfg(test)]
 mod values_tests;
+pub mod set;
 pub mod view;
 pub mod yaml;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use condition::Cond;
 use detection::{Compiler, Placeholders};
@@ -58,7 +63,7 @@ pub struct Selection {
 #[derive(Debug)]
 pub struct Filter {
     pub meta: Meta,
-    pub detector: Detector,
+    pub detector: Arc<Detector>,
 }
 
 /// A detection that runs.

@@ -62,7 +62,7 @@ impl Hint {
         let allowed = (name.chars().count() / 3).max(1);
         let lower = name.to_lowercase();
         let near = candidates.into_iter().map(|c| (strsim::damerau_levenshtein(&lower, &c.to_lowercase()), c));
-        Self(near.filter(|(distance, _)| *distance <= allowed).min().map(|(_, c)| c.to_owned()))
+        Self(near.filter(|(distance, _)| *distance <= allowed && *distance < lower.chars().count()).min().map(|(_, c)| c.to_owned()))
     }
 }
 
@@ -156,6 +156,8 @@ pub enum Fault {
     Duplicate { what: &'static str, name: String, first: String },
     #[error("there is no rule `{name}`{hint}")]
     UnknownRule { name: String, hint: Hint },
+    #[error("rule `{0}` is disabled, so this correlation is left out too")]
+    RefersToDisabled(String),
     #[error("`{0}` is a filter; a correlation refers to rules and correlations")]
     RefersToFilter(String),
     #[error("`{0}` is a correlation; a filter applies to rules only")]

@@ -219,7 +219,7 @@ fn bad_selections_are_told_all_at_once_with_place() {
             "x.yml:8:21: rule `r`: `10.0.0.0/99` is no network; expected an address and a prefix length, as in `10.0.0.0/8`",
             "x.yml:9:19: rule `r`: regular expression `a(?=b)` uses look-ahead, which is not supported because it can \
              take forever; write it without, or as a second selection with `not`",
-            "x.yml:10:14: rule `r`: condition `t`: there is no selection `t`; did you mean `s`?",
+            "x.yml:10:14: rule `r`: condition `t`: there is no selection `t`",
         ]
     );
 }
