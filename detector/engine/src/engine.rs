@@ -15,7 +15,7 @@ use crate::facts::Facts;
 use crate::group::{self, Advice, Groups};
 use crate::rule::correlation::{Bound, Correlation, CorrelationKind, Part};
 use crate::rule::file::Meta;
-use crate::rule::index::Keys;
+use crate::rule::index::{Index, Keys};
 use crate::rule::set::RuleSet;
 use crate::rule::view::{Scalar, Unknown, Values, View};
 use crate::rule::{Judgement, Rule};
@@ -66,6 +66,7 @@ pub struct Engine {
     rules: Arc<RuleSet>,
     options: Options,
     wiring: Wiring,
+    index: Index,
     windows: Vec<Windows>,
     groups: Groups,
     fired: Fired,
@@ -84,6 +85,7 @@ impl Engine {
         let groups = Groups::new(options.group_window);
         Self {
             wiring: Wiring::of(&rules),
+            index: Index::new(rules.rules()),
             rules,
             options,
             windows,
@@ -150,8 +152,7 @@ impl Engine {
 
     fn judge(&mut self, facts: &Facts<'_>, now: i64, position: &dyn Fn() -> String, out: &mut Output) {
         let mut candidates = std::mem::take(&mut self.candidates);
-        candidates.clear();
-        self.rules.candidates(&keys(facts), &mut candidates);
+        self.index.candidates(&keys(facts), &mut candidates);
         if !candidates.is_empty() {
             let rules = Arc::clone(&self.rules);
             let mut undecided: Vec<(u32, Unknown, String)> = Vec::new();
@@ -216,9 +217,12 @@ impl Engine {
             let spelled: Vec<Evidence> = hits.into_iter().filter_map(|h| h.evidence.map(|e| *e)).collect();
             if self.wiring.speaks[(base + which) as usize] {
                 let count = audit_ids.len();
-                let mut finding =
-                    self.finding(rule_ref(&correlation.meta), &requests, facts, spelled, Some(audit_ids));
-                finding.summary = format!("{count} requests within {}, the last: {}", span(correlation.timespan_micros), finding.summary);
+                let mut finding = self.finding(rule_ref(&correlation.meta), &requests, facts, spelled, Some(audit_ids));
+                finding.summary = format!(
+                    "{count} requests within {}, the last: {}",
+                    span(correlation.timespan_micros),
+                    finding.summary
+                );
                 self.report(base + which, finding, &advice(&correlation.meta), now, out);
             }
             self.correlate(base + which, facts, request, evidence, now, out);
@@ -265,7 +269,8 @@ impl Engine {
                 continue;
             }
             let evidence = words::evidence(facts, &position());
-            let mut finding = self.finding(RuleRef { level, ..rule_ref(&rule.meta) }, &[request], facts, vec![evidence], None);
+            let mut finding =
+                self.finding(RuleRef { level, ..rule_ref(&rule.meta) }, &[request], facts, vec![evidence], None);
             finding.verdict = Verdict::Undecidable;
             finding.reason = format!("`{field}` is not known: {}", why.as_str());
             finding.id = group::id(&["undecidable", &finding.id]);
@@ -310,9 +315,15 @@ impl Engine {
 
     /// Everything remembered, as data.
     pub fn snapshot(&self) -> Snapshot {
-        let windows =
-            self.rules.correlations().iter().zip(&self.windows).map(|(c, w)| (c.meta.id.clone(), w.snapshot())).collect();
-        let blind = self.blind.iter().map(|((i, c), t)| (self.rules.rules()[*i as usize].meta.id.clone(), c.clone(), *t));
+        let windows = self
+            .rules
+            .correlations()
+            .iter()
+            .zip(&self.windows)
+            .map(|(c, w)| (c.meta.id.clone(), w.snapshot()))
+            .collect();
+        let blind =
+            self.blind.iter().map(|((i, c), t)| (self.rules.rules()[*i as usize].meta.id.clone(), c.clone(), *t));
         let mut blind: Vec<(String, String, i64)> = blind.collect();
         blind.sort();
         let name = |i: u32| self.meta(i & !UNDECIDABLE).map(|m| m.id.clone());

@@ -6,6 +6,7 @@
 
 pub mod alert;
 pub mod batch;
+pub mod engine;
 pub mod event;
 pub mod facts;
 pub mod field;

@@ -1,4 +1,6 @@
-//! What a rule sees of an event.
+//! What a rule sees of an event: the values of its fields, three-valued.
+//!
+//! The implementation lives with the facts; rules know this trait alone.
 
 use crate::field::Field;
 
@@ -15,14 +17,31 @@ pub enum Scalar<'a> {
 /// Why a field could not be read from this event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Unknown {
-    /// The audit policy logs this request without the body.
+    /// The audit policy did not ask for the body.
     LevelTooLow,
-    /// The API server removed the bodies because they were too large.
+    /// The API server cut the body off.
     Truncated,
-    /// The body is there and cannot be read.
+    /// The body is there, but not in a form we can read.
     Unreadable,
-    /// This form of the request does not carry the field.
+    /// This kind of request does not carry what the field is derived from.
     NotCarried,
+}
+
+impl Unknown {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::LevelTooLow => "the audit level is too low",
+            Self::Truncated => "the event is truncated",
+            Self::Unreadable => "the body is unreadable",
+            Self::NotCarried => "the event does not carry it",
+        }
+    }
+}
+
+impl std::fmt::Display for Unknown {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
 }
 
 /// The values of a field. Absent = the event could carry it and does not.
@@ -34,7 +53,7 @@ pub enum Values<'a> {
     Many(Vec<Scalar<'a>>),
 }
 
-/// The elements of a list of objects.
+/// The elements of a list-of-objects field.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Elements<'a> {
     Absent,
@@ -42,21 +61,10 @@ pub enum Elements<'a> {
     Items(Vec<&'a serde_json::Value>),
 }
 
-/// An event as rules read it.
+/// An event as rules see it.
 pub trait View {
     fn values(&self, field: &Field) -> Values<'_>;
     fn elements(&self, field: &Field) -> Elements<'_>;
-    /// The whole event as text, for keyword search.
+    /// The raw event, for keyword search.
     fn all_text(&self) -> &str;
-}
-
-impl Unknown {
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::LevelTooLow => "the audit policy does not log this body",
-            Self::Truncated => "the API server removed the body because it was too large",
-            Self::Unreadable => "the body cannot be read",
-            Self::NotCarried => "this form of the request does not carry it",
-        }
-    }
 }

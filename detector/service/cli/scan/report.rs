@@ -51,7 +51,10 @@ impl Report {
             writeln!(out, "… and {} more alerts; --output ndjson prints them all", self.not_kept)?;
         }
         if !verbose && !self.alerts.is_empty() {
-            writeln!(out, "Explain these in full: --verbose. Every finding: --findings. Only the grave: --min-level high.")?;
+            writeln!(
+                out,
+                "Explain these in full: --verbose. Every finding: --findings. Only the grave: --min-level high."
+            )?;
         }
         Ok(())
     }
