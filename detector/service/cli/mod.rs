@@ -1,1 +1,4 @@
 //! stub
+pub mod search;
+pub mod show;
+pub mod terminal;
