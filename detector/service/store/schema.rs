@@ -5,7 +5,8 @@
 //! few documents that are no plain event (alerts, rejects) store something.
 
 use tantivy::schema::{
-    FAST, Field, INDEXED, IndexRecordOption, STORED, Schema, SchemaBuilder, TextFieldIndexing, TextOptions,
+    FAST, Field, IndexRecordOption, IpAddrOptions, NumericOptions, STORED, Schema, SchemaBuilder, TextFieldIndexing,
+    TextOptions,
 };
 use tantivy::tokenizer::{LowerCaser, RemoveLongFilter, SimpleTokenizer, TextAnalyzer, TokenizerManager};
 
@@ -67,9 +68,9 @@ pub(super) fn schema() -> (Schema, Fields) {
         namespace: id(&mut b, "namespace", true),
         name: id(&mut b, "name", true),
         outcome: id(&mut b, "outcome", true),
-        code: b.add_u64_field("code", INDEXED | FAST),
+        code: b.add_u64_field("code", NumericOptions::default().set_indexed().set_fast()),
         address: b.add_text_field("address", TextOptions::default().set_fast("raw")),
-        ip: b.add_ip_addr_field("ip", INDEXED),
+        ip: b.add_ip_addr_field("ip", IpAddrOptions::default().set_indexed()),
         client: id(&mut b, "client", false),
         rule: id(&mut b, "rule", true),
         level: id(&mut b, "level", true),
