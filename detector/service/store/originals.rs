@@ -1,5 +1,6 @@
 //! What the index points at: raw events and whole alerts, wherever they are kept.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -39,10 +40,17 @@ pub trait Records {
     fn record(&self, lsn: u64) -> anyhow::Result<Option<(u8, Vec<u8>)>>;
 }
 
-/// The two journals of a data directory.
+/// The two journals of a data directory. Remembers the batch it read last: hits come in runs.
 pub struct Journals<R> {
-    pub events: R,
-    pub alerts: R,
+    events: R,
+    alerts: R,
+    last: RefCell<Option<(u64, Batch)>>,
+}
+
+impl<R> Journals<R> {
+    pub fn new(events: R, alerts: R) -> Self {
+        Self { events, alerts, last: RefCell::new(None) }
+    }
 }
 
 /// Record kind of a batch in the event journal and of an alert in the alert journal.
@@ -50,11 +58,16 @@ const KIND: u8 = 1;
 
 impl<R: Records> Originals for Journals<R> {
     fn event(&self, at: Position) -> anyhow::Result<Option<String>> {
-        let Some((KIND, payload)) = self.events.record(at.lsn)? else { return Ok(None) };
-        let batch = Batch::decode(&payload).with_context(|| format!("journal record {}", at.lsn))?;
-        Ok(batch.items.into_iter().nth(at.index as usize).map(|item| match item {
-            Item::Event(text) => text,
-            Item::Reject { excerpt, .. } => excerpt,
+        let mut last = self.last.borrow_mut();
+        if last.as_ref().is_none_or(|(lsn, _)| *lsn != at.lsn) {
+            let Some((KIND, payload)) = self.events.record(at.lsn)? else { return Ok(None) };
+            let batch = Batch::decode(&payload).with_context(|| format!("journal record {}", at.lsn))?;
+            *last = Some((at.lsn, batch));
+        }
+        let item = last.as_ref().and_then(|(_, batch)| batch.items.get(at.index as usize));
+        Ok(item.map(|item| match item {
+            Item::Event(text) => text.clone(),
+            Item::Reject { excerpt, .. } => excerpt.clone(),
         }))
     }
 
@@ -88,15 +101,23 @@ mod tests {
         let reject = Item::Reject { reason: RejectReason::NotJson, detail: "d".into(), excerpt: "{".into() };
         let items = vec![Item::Event("{\"a\":1}".into()), reject];
         let batch = Batch { cluster: "c".into(), origin: Origin::Webhook, received: 1, items };
+        let other = Batch { items: vec![Item::Event("7".into())], ..batch.clone() };
         let alert = crate::store::tests::alert("x", 1, 1);
-        let journals = Journals {
-            events: Map(HashMap::from([(4, (1, batch.encode())), (5, (9, vec![])), (6, (1, vec![7]))])),
-            alerts: Map(HashMap::from([(2, (1, serde_json::to_vec(&alert).unwrap())), (3, (2, vec![]))])),
-        };
+        let journals = Journals::new(
+            Map(HashMap::from([
+                (4, (1, batch.encode())),
+                (5, (9, vec![])),
+                (6, (1, vec![7])),
+                (7, (1, other.encode())),
+            ])),
+            Map(HashMap::from([(2, (1, serde_json::to_vec(&alert).unwrap())), (3, (2, vec![]))])),
+        );
         let event = |lsn, index| journals.event(Position { lsn, index });
         assert_eq!(event(4, 0).unwrap().as_deref(), Some("{\"a\":1}"));
         assert_eq!(event(4, 1).unwrap().as_deref(), Some("{"));
         assert_eq!(event(4, 2).unwrap(), None);
+        assert_eq!(event(7, 0).unwrap().as_deref(), Some("7"), "not the batch read before");
+        assert_eq!(event(4, 0).unwrap().as_deref(), Some("{\"a\":1}"));
         assert_eq!(event(5, 0).unwrap(), None, "another kind of record");
         assert_eq!(event(1, 0).unwrap(), None, "trimmed");
         assert!(event(6, 0).is_err());
