@@ -46,7 +46,7 @@ impl Index {
         let failed = |source| StoreError::Io { path: dir.to_owned(), source };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
         match guarded(dir, || Self::load(dir, Box::new(mmap(dir)?))) {
-            Err(StoreError::NoIndex { .. }) if is_unused(dir).map_err(failed)? => Self::create(dir),
+            Err(StoreError::NoIndex { .. }) if is_unused(dir).map_err(failed)? => guarded(dir, || Self::create(dir)),
             Err(StoreError::NoIndex { .. }) => Err(damaged(dir, "`meta.json` is missing")),
             Err(e) => Err(e),
             Ok(index) => {
@@ -95,13 +95,15 @@ impl Index {
 
     /// A view of the newest commit.
     pub fn searcher(&self) -> Result<Searcher, StoreError> {
-        for _ in 1..READ_TRIES {
-            match self.try_searcher() {
-                Err(TantivyError::OpenReadError(OpenReadError::FileDoesNotExist(_))) => {}
-                other => return other.map_err(|e| classify(&self.dir, e)),
+        guarded(&self.dir, || {
+            for _ in 1..READ_TRIES {
+                match self.try_searcher() {
+                    Err(TantivyError::OpenReadError(OpenReadError::FileDoesNotExist(_))) => {}
+                    other => return Ok(other?),
+                }
             }
-        }
-        self.try_searcher().map_err(|e| classify(&self.dir, e))
+            Ok(self.try_searcher()?)
+        })
     }
 
     fn try_searcher(&self) -> Result<Searcher, TantivyError> {
@@ -151,9 +153,9 @@ fn mmap(dir: &Path) -> Result<MmapDirectory, StoreError> {
     MmapDirectory::open(dir).map_err(|e| StoreError::Index(e.into()))
 }
 
-/// Runs `open`; what tantivy says, or panics, about damaged files becomes [`StoreError::Damaged`].
-fn guarded<T>(dir: &Path, open: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    match catch_unwind(AssertUnwindSafe(open)) {
+/// Runs `work`; what tantivy says, or panics, about damaged files becomes [`StoreError::Damaged`].
+pub(super) fn guarded<T>(dir: &Path, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Err(StoreError::Index(e))) => Err(classify(dir, e)),
         Ok(result) => result,
         Err(_) => Err(damaged(dir, "its files contradict each other")),

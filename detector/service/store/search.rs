@@ -12,7 +12,7 @@ use tantivy::{DocAddress, SegmentReader, TantivyDocument};
 
 use super::compile::compile;
 use super::doc::Extra;
-use super::index::classify;
+use super::index::guarded;
 use super::schema::Fields;
 use super::{Position, Query, StoreError};
 
@@ -137,7 +137,7 @@ impl Searcher {
 
     /// Answers `ask`.
     pub fn search(&self, ask: &Ask) -> Result<Answer, StoreError> {
-        self.try_search(ask).map_err(|e| classify(&self.dir, e))
+        guarded(&self.dir, || Ok(self.try_search(ask)?))
     }
 
     fn try_search(&self, ask: &Ask) -> tantivy::Result<Answer> {

@@ -401,6 +401,43 @@ fn damage_is_named_and_rebuilt_from_nothing() {
     }
 }
 
+/// Whatever bit is wrong, the answer is an answer or an error, and writing goes on.
+#[test]
+fn a_flipped_bit_anywhere_never_ends_the_process() {
+    let parent = tempfile::tempdir().unwrap();
+    let whole = parent.path().join("whole");
+    drop(filled(&whole));
+    let mut files: Vec<_> = fs::read_dir(&whole).unwrap().map(|e| e.unwrap().path()).collect();
+    files.sort();
+    let (mut tried, mut refused) = (0, 0);
+    for file in files {
+        let bytes = fs::read(&file).unwrap();
+        // An odd step touches every kind of place and bit without trying all of them.
+        for at in (0..bytes.len()).step_by((bytes.len() / 6).max(1) | 1) {
+            let dir = parent.path().join("index");
+            let _ = fs::remove_dir_all(&dir);
+            fs::create_dir(&dir).unwrap();
+            for e in fs::read_dir(&whole).unwrap() {
+                let path = e.unwrap().path();
+                fs::copy(&path, dir.join(path.file_name().unwrap())).unwrap();
+            }
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 1 << (at % 8);
+            fs::write(dir.join(file.file_name().unwrap()), flipped).unwrap();
+            tried += 1;
+            let ask =
+                Ask { query: Query::parse("verb:* OR level:high", clock()).unwrap(), limit: 9, order: Order::Newest };
+            let read = Index::open_read_only(&dir).and_then(|i| i.searcher()).and_then(|s| s.search(&ask));
+            refused += usize::from(read.is_err());
+            let (index, _) = Index::open_or_rebuild(&dir).unwrap_or_else(|e| panic!("{} at {at}: {e}", file.display()));
+            let mut w = index.writer().unwrap();
+            w.add_event(&exec(), 20, 0).unwrap();
+            w.commit(Progress::default()).unwrap();
+        }
+    }
+    assert!(tried > 30 && refused > 0, "{refused} of {tried}");
+}
+
 fn segment_file(dir: &Path) -> std::path::PathBuf {
     let mut files = fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
     files.find(|p| p.extension().is_some_and(|e| e == "term")).unwrap()
