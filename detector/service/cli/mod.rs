@@ -219,8 +219,8 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
     match command {
         Command::Serve(args) => serve::run(args, &globals),
         Command::Scan(args) => scan::run(args, &globals),
-        Command::Search(args) => Ok(Exit::from_code(search::run(args, &globals.data_dir()?)?)),
-        Command::Show(args) => Ok(Exit::from_code(show::run(args, &globals.data_dir()?)?)),
+        Command::Search(args) => Ok(Exit::from_code(search::run(&args, &globals.data_dir()?)?)),
+        Command::Show(args) => Ok(Exit::from_code(show::run(&args, &globals.data_dir()?)?)),
         Command::Output(args) => run_output(args, &globals),
         Command::Rules(args) => rules::run(args, &globals),
         Command::Config(args) => config::run(args, &globals),
