@@ -185,12 +185,7 @@ fn check_aliases(text: &CorrelationText, metas: &[&Meta], problems: &mut Problem
     }
 }
 
-fn keys(
-    names: &[(String, Place)],
-    text: &CorrelationText,
-    metas: &[&Meta],
-    problems: &mut Problems,
-) -> Vec<GroupKey> {
+fn keys(names: &[(String, Place)], text: &CorrelationText, metas: &[&Meta], problems: &mut Problems) -> Vec<GroupKey> {
     let mut out = Vec::new();
     for (name, at) in names {
         let fields: Option<Vec<Field>> = match text.aliases.iter().find(|(alias, _, _)| alias == name) {
@@ -244,8 +239,14 @@ fn check_needs(kind: CorrelationKind, text: &CorrelationText, problems: &mut Pro
     let counts = matches!(kind, CorrelationKind::EventCount | CorrelationKind::ValueCount);
     let needs = [
         (counts && text.bounds.is_empty(), "a `condition` with a count, as in `gte: 10`"),
-        (kind == CorrelationKind::ValueCount && text.fields.is_empty(), "`condition.field`: the field whose values are counted"),
-        (kind != CorrelationKind::ValueCount && !text.fields.is_empty(), "no `condition.field`; only value_count counts values"),
+        (
+            kind == CorrelationKind::ValueCount && text.fields.is_empty(),
+            "`condition.field`: the field whose values are counted",
+        ),
+        (
+            kind != CorrelationKind::ValueCount && !text.fields.is_empty(),
+            "no `condition.field`; only value_count counts values",
+        ),
         (!counts && text.rules.len() < 2, "at least two `rules`"),
     ];
     for (_, needs) in needs.into_iter().filter(|(missing, _)| *missing) {

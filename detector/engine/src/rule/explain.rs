@@ -79,7 +79,8 @@ impl Rule {
     pub fn explain(&self, view: &impl View) -> Explanation {
         let detection = explain_detector(&self.detector, view);
         let mut verdict = vec![self.detector.judge(view)];
-        let mut parts = vec![Explanation { wanted: format!("detection: {}", self.detector.condition_text), ..detection }];
+        let mut parts =
+            vec![Explanation { wanted: format!("detection: {}", self.detector.condition_text), ..detection }];
         for filter in &self.filters {
             let judged = filter.detector.judge(view).not();
             verdict.push(judged);

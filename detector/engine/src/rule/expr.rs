@@ -113,7 +113,10 @@ pub enum Expr<K> {
     Any(Ordered<Expr<K>>),
     Item(Item<K>),
     /// Texts searched in the whole event; all of the groups have to be found.
-    Keywords { wanted: String, groups: Vec<Texts> },
+    Keywords {
+        wanted: String,
+        groups: Vec<Texts>,
+    },
 }
 
 /// One field with what is wanted of it.
@@ -135,7 +138,11 @@ pub enum Test<K> {
     Every(Vec<Matcher>),
     Exists(bool),
     /// A value of the field compared with a value of another one.
-    Same { others: Vec<K>, position: Position, cased: bool },
+    Same {
+        others: Vec<K>,
+        position: Position,
+        cased: bool,
+    },
     /// One element of the list meets all of it (`any`).
     Element(Box<Expr<Path>>),
 }
@@ -240,9 +247,7 @@ impl<K> Expr<K> {
     /// What judging costs, roughly.
     pub fn cost(&self) -> u16 {
         match self {
-            Self::All(parts) | Self::Any(parts) => {
-                parts.written.iter().map(Self::cost).fold(0, u16::saturating_add)
-            }
+            Self::All(parts) | Self::Any(parts) => parts.written.iter().map(Self::cost).fold(0, u16::saturating_add),
             Self::Item(item) => item.cost,
             Self::Keywords { .. } => 400,
         }
@@ -281,9 +286,7 @@ impl<K> Item<K> {
             Test::Element(expr) => match source.list(&self.key) {
                 Elements::Absent => Tri::False,
                 Elements::Unknown(why) => Tri::Unknown(why, &self.key),
-                Elements::Items(items) => {
-                    Tri::any(items.into_iter().map(|v| expr.judge(&Element(v)).at(&self.key)))
-                }
+                Elements::Items(items) => Tri::any(items.into_iter().map(|v| expr.judge(&Element(v)).at(&self.key))),
             },
         }
     }
@@ -322,9 +325,10 @@ fn same(here: &Values<'_>, there: &Values<'_>, position: Position, cased: bool) 
         Position::EndsWith => matcher::ends_with,
     };
     let text = |s: &&Scalar<'_>| **s != Scalar::Null;
-    scalars(here).iter().filter(text).any(|a| {
-        scalars(there).iter().filter(text).any(|b| with_text(*a, |a| with_text(*b, |b| compare(a, b, cased))))
-    })
+    scalars(here)
+        .iter()
+        .filter(text)
+        .any(|a| scalars(there).iter().filter(text).any(|b| with_text(*a, |a| with_text(*b, |b| compare(a, b, cased)))))
 }
 
 #[cfg(test)]

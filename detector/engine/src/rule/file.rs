@@ -115,9 +115,30 @@ impl Meta {
 }
 
 const TOP_KEYS: [&str; 24] = [
-    "title", "id", "name", "status", "description", "references", "author", "date", "modified", "tags", "logsource",
-    "detection", "correlation", "filter", "fields", "falsepositives", "level", "related", "license", "taxonomy",
-    "scope", "lapwing", "generate", "sigma-version",
+    "title",
+    "id",
+    "name",
+    "status",
+    "description",
+    "references",
+    "author",
+    "date",
+    "modified",
+    "tags",
+    "logsource",
+    "detection",
+    "correlation",
+    "filter",
+    "fields",
+    "falsepositives",
+    "level",
+    "related",
+    "license",
+    "taxonomy",
+    "scope",
+    "lapwing",
+    "generate",
+    "sigma-version",
 ];
 /// Keys of the big public rule collection's own tooling; they mean nothing here.
 const FOREIGN_KEYS: [&str; 2] = ["simulation", "regression_tests_path"];
@@ -376,7 +397,8 @@ impl Reader<'_> {
         }
         let conditions = self.placed_texts(node, "condition");
         if conditions.is_empty() {
-            self.problems.error(node.at, Fault::Missing { key: "condition", needed: "one, as in `condition: selection`" });
+            self.problems
+                .error(node.at, Fault::Missing { key: "condition", needed: "one, as in `condition: selection`" });
         }
         let mut canonical = String::new();
         node.canonical(&mut canonical);
@@ -501,7 +523,11 @@ fn parse_span(text: &str) -> Option<i64> {
         'd' => 86_400,
         _ => return None,
     };
-    let number: i64 = text[..text.len() - 1].parse().ok().filter(|n| *n > 0)?;
+    let number: i64 = text.strip_suffix(unit)?.parse().ok().filter(|n| *n > 0)?;
     // More than a year is a slip of the finger.
     number.checked_mul(seconds).filter(|s| *s <= 366 * 86_400).map(|s| s * 1_000_000)
 }
+
+#[cfg(test)]
+#[path = "file_tests.rs"]
+mod tests;

@@ -75,8 +75,15 @@ impl Index {
     /// Puts the positions of all rules that could match into `out`, in order, after clearing it.
     pub fn candidates(&self, keys: &Keys<'_>, out: &mut Vec<u32>) {
         out.clear();
-        let texts =
-            [keys.action, keys.verb, keys.resource, keys.subresource, keys.outcome, keys.actor_kind, keys.stage.as_str()];
+        let texts = [
+            keys.action,
+            keys.verb,
+            keys.resource,
+            keys.subresource,
+            keys.outcome,
+            keys.actor_kind,
+            keys.stage.as_str(),
+        ];
         let sets: [Option<&[u64]>; DIMENSIONS] = std::array::from_fn(|d| self.dimensions[d].of(texts[d]));
         for word in 0..self.rules.div_ceil(64) {
             let mut bits = sets.iter().flatten().fold(u64::MAX, |bits, set| bits & set[word]);
@@ -230,7 +237,11 @@ mod tests {
 
     #[test]
     fn a_rule_without_stage_sees_what_ends_a_request() {
-        let rules = rules(&["s:\n  verb: get\ncondition: s", "s:\n  stage: RequestReceived\ncondition: s", "s:\n  stage|exists: true\ncondition: s"]);
+        let rules = rules(&[
+            "s:\n  verb: get\ncondition: s",
+            "s:\n  stage: RequestReceived\ncondition: s",
+            "s:\n  stage|exists: true\ncondition: s",
+        ]);
         let at = |stage| candidates(&rules, &Keys { verb: "get", stage, ..Keys::default() });
         assert_eq!(at(Stage::RequestReceived), [1, 2]);
         assert_eq!(at(Stage::ResponseStarted), [0, 2]);
@@ -250,12 +261,37 @@ mod tests {
 
     fn item() -> impl Strategy<Value = String> {
         let field = prop::sample::select(vec![
-            "verb", "action", "objectRef.resource", "target.resource", "objectRef.subresource", "outcome", "actor.kind",
-            "stage", "user.username", "requestObject.a", "verb|neq", "verb|startswith", "action|cased", "outcome|contains",
+            "verb",
+            "action",
+            "objectRef.resource",
+            "target.resource",
+            "objectRef.subresource",
+            "outcome",
+            "actor.kind",
+            "stage",
+            "user.username",
+            "requestObject.a",
+            "verb|neq",
+            "verb|startswith",
+            "action|cased",
+            "outcome|contains",
         ]);
-        let value = prop::sample::select(vec!["a", "B", "'*'", "[a, b]", "[B, c]", "''", "null", "a*", "[a, null]", "[a, 'b*']"]);
+        let value = prop::sample::select(vec![
+            "a",
+            "B",
+            "'*'",
+            "[a, b]",
+            "[B, c]",
+            "''",
+            "null",
+            "a*",
+            "[a, null]",
+            "[a, 'b*']",
+        ]);
         (field, value)
-            .prop_filter("null has no parts", |(f, v)| !(v.contains("null") && (f.contains("with") || f.contains("tains"))))
+            .prop_filter("null has no parts", |(f, v)| {
+                !(v.contains("null") && (f.contains("with") || f.contains("tains")))
+            })
             .prop_map(|(f, v)| format!("{f}: {v}"))
     }
 
@@ -270,8 +306,18 @@ mod tests {
 
     fn rule() -> impl Strategy<Value = String> {
         let condition = prop::sample::select(vec![
-            "s0", "not s0", "s0 and s1", "s0 or s1", "s0 and not s1", "(s0 or s1) and s2", "1 of s*", "all of s*",
-            "2 of s*", "not (s0 or s1)", "s0 and (s1 or not s2)", "s0 or (s1 and s2)",
+            "s0",
+            "not s0",
+            "s0 and s1",
+            "s0 or s1",
+            "s0 and not s1",
+            "(s0 or s1) and s2",
+            "1 of s*",
+            "all of s*",
+            "2 of s*",
+            "not (s0 or s1)",
+            "s0 and (s1 or not s2)",
+            "s0 or (s1 and s2)",
         ]);
         (prop::collection::vec(selection(), 3), condition).prop_map(|(selections, condition)| {
             let lines: String = selections.iter().enumerate().map(|(i, s)| format!("s{i}: {s}\n")).collect();

@@ -376,7 +376,8 @@ mod tests {
     #[test]
     fn scalars_compare_by_their_text() {
         let m = Matcher { texts: Some(texts(&["401", "true", "1.5"], false)), ..Matcher::default() };
-        for yes in [Scalar::Int(401), Scalar::Str("401"), Scalar::Float(401.0), Scalar::Bool(true), Scalar::Float(1.5)] {
+        for yes in [Scalar::Int(401), Scalar::Str("401"), Scalar::Float(401.0), Scalar::Bool(true), Scalar::Float(1.5)]
+        {
             assert!(m.matches(yes), "{yes:?}");
         }
         for no in [Scalar::Int(40), Scalar::Bool(false), Scalar::Null, Scalar::Str("")] {
@@ -390,11 +391,19 @@ mod tests {
     fn networks_and_numbers() {
         let nets = ["10.0.0.0/8", "fd00::/8"].map(|n| n.parse().unwrap()).to_vec();
         let m = Matcher { networks: nets, ..Matcher::default() };
-        for (text, want) in [("10.1.2.3", true), ("::ffff:10.1.2.3", true), ("fd00::1", true), ("11.0.0.1", false), ("x", false)] {
+        for (text, want) in
+            [("10.1.2.3", true), ("::ffff:10.1.2.3", true), ("fd00::1", true), ("11.0.0.1", false), ("x", false)]
+        {
             assert_eq!(m.matches(Scalar::Str(text)), want, "{text}");
         }
         let m = Matcher { relation: Some((Relation::GreaterOrEqual, 400.0)), ..Matcher::default() };
-        for (s, want) in [(Scalar::Int(400), true), (Scalar::Str("401.5"), true), (Scalar::Int(399), false), (Scalar::Str("x"), false), (Scalar::Str("inf"), false)] {
+        for (s, want) in [
+            (Scalar::Int(400), true),
+            (Scalar::Str("401.5"), true),
+            (Scalar::Int(399), false),
+            (Scalar::Str("x"), false),
+            (Scalar::Str("inf"), false),
+        ] {
             assert_eq!(m.matches(s), want, "{s:?}");
         }
     }

@@ -16,9 +16,10 @@ pub mod matcher;
 pub mod modifier;
 pub mod pattern;
 pub mod problem;
+pub mod set;
+pub mod tests;
 #[cfg(test)]
 mod values_tests;
-pub mod set;
 pub mod view;
 pub mod yaml;
 

@@ -18,7 +18,11 @@ pub enum Position {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Text,
-    Regex { ignore_case: bool, multi_line: bool, dot_all: bool },
+    Regex {
+        ignore_case: bool,
+        multi_line: bool,
+        dot_all: bool,
+    },
     Network,
     Exists,
     Compare(Relation),
@@ -91,13 +95,81 @@ impl Modifiers {
         base64: None,
         part: None,
     };
+
+    /// The name of the modifier that decides what a value has to be; for messages.
+    pub const fn name(&self) -> &'static str {
+        match (self.kind, self.base64, self.position) {
+            (Kind::Regex { .. }, ..) => "re",
+            (Kind::Network, ..) => "cidr",
+            (Kind::Exists, ..) => "exists",
+            (Kind::FieldRef, ..) => "fieldref",
+            (Kind::Element, ..) => "any",
+            (Kind::Compare(Relation::Less), ..) => "lt",
+            (Kind::Compare(Relation::LessOrEqual), ..) => "lte",
+            (Kind::Compare(Relation::Greater), ..) => "gt",
+            (Kind::Compare(Relation::GreaterOrEqual), ..) => "gte",
+            (Kind::Text, Some(Base64::Whole), _) => "base64",
+            (Kind::Text, Some(Base64::Offset), _) => "base64offset",
+            (Kind::Text, None, _) if self.any_dash => "windash",
+            (Kind::Text, None, Position::Contains) => "contains",
+            (Kind::Text, None, Position::StartsWith) => "startswith",
+            (Kind::Text, None, Position::EndsWith) => "endswith",
+            (Kind::Text, None, Position::Whole) => match self.part {
+                Some(part) => part.name(),
+                None if self.negated => "neq",
+                None => "cased",
+            },
+        }
+    }
+}
+
+impl TimePart {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Minute => "minute",
+            Self::Hour => "hour",
+            Self::Day => "day",
+            Self::Week => "week",
+            Self::Month => "month",
+            Self::Year => "year",
+        }
+    }
 }
 
 /// Every modifier there is, for did-you-mean.
 pub const NAMES: [&str; 32] = [
-    "contains", "startswith", "endswith", "all", "any", "cased", "exists", "neq", "windash", "re", "i", "m", "s",
-    "base64", "base64offset", "utf16", "utf16le", "utf16be", "wide", "cidr", "lt", "lte", "gt", "gte", "minute", "hour",
-    "day", "week", "month", "year", "fieldref", "expand",
+    "contains",
+    "startswith",
+    "endswith",
+    "all",
+    "any",
+    "cased",
+    "exists",
+    "neq",
+    "windash",
+    "re",
+    "i",
+    "m",
+    "s",
+    "base64",
+    "base64offset",
+    "utf16",
+    "utf16le",
+    "utf16be",
+    "wide",
+    "cidr",
+    "lt",
+    "lte",
+    "gt",
+    "gte",
+    "minute",
+    "hour",
+    "day",
+    "week",
+    "month",
+    "year",
+    "fieldref",
+    "expand",
 ];
 
 /// Splits `field|a|b` into the field's name and its modifiers. Every fault is reported.
@@ -280,10 +352,26 @@ mod tests {
     #[test]
     fn good_combinations() {
         for key in [
-            "verb", "verb|contains", "verb|contains|all", "verb|all|startswith", "verb|cased|endswith", "verb|re|i|m|s",
-            "x|wide|base64offset|contains", "x|utf16|base64", "x|windash|contains|all", "x|cidr|neq", "x|exists", "x|any",
-            "x|gte", "x|hour|gte", "x|month", "x|fieldref|startswith", "x|fieldref|neq|cased", "x|expand|contains",
-            "x|neq|endswith", "x|base64",
+            "verb",
+            "verb|contains",
+            "verb|contains|all",
+            "verb|all|startswith",
+            "verb|cased|endswith",
+            "verb|re|i|m|s",
+            "x|wide|base64offset|contains",
+            "x|utf16|base64",
+            "x|windash|contains|all",
+            "x|cidr|neq",
+            "x|exists",
+            "x|any",
+            "x|gte",
+            "x|hour|gte",
+            "x|month",
+            "x|fieldref|startswith",
+            "x|fieldref|neq|cased",
+            "x|expand|contains",
+            "x|neq|endswith",
+            "x|base64",
         ] {
             assert_eq!(faults(key), Vec::<String>::new(), "{key}");
         }
