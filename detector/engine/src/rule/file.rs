@@ -55,10 +55,26 @@ pub struct CorrelationText {
     pub bounds: Vec<(String, i64, Place)>,
     /// `condition.field`
     pub fields: Vec<(String, Place)>,
-    /// alias → (rule, field)
-    pub aliases: Vec<(String, Place, Vec<(String, Place, String, Place)>)>,
+    pub aliases: Vec<Alias>,
     pub generate: bool,
     pub canonical: String,
+}
+
+/// One name for a field that is called differently in each rule.
+#[derive(Clone, Debug)]
+pub struct Alias {
+    pub name: String,
+    pub at: Place,
+    pub fields: Vec<AliasField>,
+}
+
+/// What an alias means in one rule.
+#[derive(Clone, Debug)]
+pub struct AliasField {
+    pub rule: String,
+    pub at: Place,
+    pub field: String,
+    pub field_at: Place,
 }
 
 /// `filter:` as written.
@@ -478,8 +494,7 @@ impl Reader<'_> {
         (bounds, self.placed_texts(condition, "field"))
     }
 
-    #[expect(clippy::type_complexity, reason = "a map of maps with places")]
-    fn aliases(&mut self, node: &Node) -> Vec<(String, Place, Vec<(String, Place, String, Place)>)> {
+    fn aliases(&mut self, node: &Node) -> Vec<Alias> {
         let Some(aliases) = node.get("aliases") else { return Vec::new() };
         let Value::Map(entries) = &aliases.value else {
             self.expected(aliases, "a map of aliases");
@@ -494,11 +509,14 @@ impl Reader<'_> {
             let mut fields = Vec::new();
             for e in per_rule {
                 match e.value.scalar_text() {
-                    Some(field) => fields.push((e.key.clone(), e.at, field, e.value.at)),
+                    Some(field) => {
+                        let (rule, at, field_at) = (e.key.clone(), e.at, e.value.at);
+                        fields.push(AliasField { rule, at, field, field_at });
+                    }
                     None => self.expected(&e.value, "the name of a field"),
                 }
             }
-            out.push((entry.key.clone(), entry.at, fields));
+            out.push(Alias { name: entry.key.clone(), at: entry.at, fields });
         }
         out
     }

@@ -240,7 +240,7 @@ fn merged(base: &Json, over: Json) -> Json {
 }
 
 #[cfg(test)]
-mod tests {
+mod checks {
     use super::*;
 
     fn parse(text: &str) -> Result<TestFile, Vec<String>> {
