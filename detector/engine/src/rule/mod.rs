@@ -5,6 +5,7 @@
 
 pub mod condition;
 pub mod correlation;
+mod correlation_text;
 pub mod detection;
 pub mod explain;
 pub mod expr;
@@ -12,6 +13,7 @@ pub mod expr;
 mod fake;
 pub mod file;
 pub mod index;
+#[cfg(test)]
 pub mod matcher;
 pub mod modifier;
 pub mod pattern;

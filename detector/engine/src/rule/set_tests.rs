@@ -131,6 +131,7 @@ fn bad_correlations_are_told() {
         ),
         ("event_count", "temporal", "correlation type `temporal` needs at least two `rules`"),
         ("{gte: 3}", "{gte: 3, lt: 2}", "no event can meet this condition: lt: 2"),
+        ("{gte: 3}", "{gt: 3, lt: 4}", "no event can meet this condition: lt: 4"),
         ("{gte: 3}", "{lte: 0}", "no event can meet this condition: lte: 0"),
         (
             "{gte: 3}",
@@ -232,4 +233,36 @@ fn strict_loading_is_all_or_nothing() {
     assert!(RuleSet::load(sources(rule("a", "get")), &LoadOptions::default()).is_ok());
     let bad = rule("a", "get").replace("condition: s", "condition: t");
     assert_eq!(RuleSet::load(sources(bad), &LoadOptions::default()).unwrap_err().len(), 1);
+}
+
+#[test]
+fn a_range_of_counts_is_possible() {
+    let text = correlation("c", "[a]", "").replace("{gte: 3}", "{gt: 3, lt: 5}");
+    let (set, problems) = load(&[text, rule("a", "get")], &LoadOptions::default());
+    assert_eq!(problems, Vec::<String>::new());
+    let holds = |n| set.correlations()[0].count_holds(n);
+    assert_eq!([3, 4, 5].map(holds), [false, true, false]);
+}
+
+proptest::proptest! {
+    /// Whatever stands in a file, loading ends with rules or problems.
+    #[test]
+    fn loading_never_panics(cuts in proptest::collection::vec((0usize..600, ".{0,6}|[-\\[\\]{}:|*?%&'\"\\\\\\n ]{0,6}"), 0..5)) {
+        let mut text = format!(
+            "{}---\n{}---\n{}",
+            rule("a", "['%x%', \"g?t*\", 1.5, null]").replace("verb:", "verb|contains|all:"),
+            correlation("c", "[a]", "  aliases: {who: {a: verb}}\n"),
+            filter("f", "[a]", "1 of selection* and not (selection)")
+        );
+        for (at, insert) in cuts {
+            let at = (0..=at.min(text.len())).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
+            let end = (at + insert.len() / 2..=text.len()).find(|i| text.is_char_boundary(*i)).unwrap_or(text.len());
+            text.replace_range(at..end, &insert);
+        }
+        let (set, problems) = load(&[text], &LoadOptions::default());
+        for rule in set.rules() {
+            let _ = rule.explain(&Fake::new(json!({"verb": ["get", 1], "user": {"username": "x"}}))).to_string();
+        }
+        drop(problems);
+    }
 }
