@@ -2,12 +2,16 @@
 //! quiet on a closed pipe). A command lives in its own file, exports `Args` and `run`, and decides nothing.
 
 pub mod config;
+pub mod explain;
 pub mod log;
 pub mod output;
 pub mod replay;
 pub mod rules;
 pub mod scan;
+pub mod search;
 pub mod serve;
+pub mod show;
+pub mod terminal;
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -154,9 +158,8 @@ impl Globals {
 enum Command {
     Serve(serve::Args),
     Scan(scan::Args),
-    // search, show and output arrive with their parts: declare the module above, enable the line here and below.
-    // Search(search::Args),
-    // Show(show::Args),
+    Search(search::Args),
+    Show(show::Args),
     Output(output::Args),
     Rules(rules::Args),
     Config(config::Args),
@@ -216,8 +219,8 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
     match command {
         Command::Serve(args) => serve::run(args, &globals),
         Command::Scan(args) => scan::run(args, &globals),
-        // Command::Search(args) => search::run(args, &globals),
-        // Command::Show(args) => show::run(args, &globals),
+        Command::Search(args) => Ok(Exit::from_code(search::run(args, &globals.data_dir()?)?)),
+        Command::Show(args) => Ok(Exit::from_code(show::run(args, &globals.data_dir()?)?)),
         Command::Output(args) => run_output(args, &globals),
         Command::Rules(args) => rules::run(args, &globals),
         Command::Config(args) => config::run(args, &globals),
