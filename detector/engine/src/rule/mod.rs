@@ -13,7 +13,6 @@ pub mod expr;
 mod fake;
 pub mod file;
 pub mod index;
-#[cfg(test)]
 pub mod matcher;
 pub mod modifier;
 pub mod pattern;
