@@ -98,14 +98,25 @@ fn a_segment_without_a_record_is_replaced_in_the_chain() {
         fill(&journal, 2);
     }
     OpenOptions::new().write(true).open(last_segment(dir.path())).unwrap().set_len(HEADER_LEN).unwrap();
-    fs::write(dir.path().join("00000000000000000003.new"), b"half a header").unwrap();
+    fs::write(dir.path().join("00000000000000000009.new"), b"half a header").unwrap();
     let (journal, recovery) = open(dir.path());
     assert_eq!(recovery, Recovery { last: Lsn(2), ..Recovery::default() });
     fill(&journal, 2);
     journal.close();
     assert_eq!(everything(dir.path()), ((1..=4).collect(), vec![]));
     assert_chained(dir.path());
-    assert!(!dir.path().join("00000000000000000003.new").exists());
+    assert!(!dir.path().join("00000000000000000009.new").exists());
+}
+
+#[test]
+fn neighbours_lost_together_are_one_gap() {
+    let dir = dir();
+    let bytes = sample(dir.path());
+    let (at, _) = blocks(&bytes).into_iter().rfind(|(_, b)| b.n_records == 4).unwrap();
+    let fourth = at + (BLOCK_HEAD + RECORD_HEAD) as u64;
+    flip(&last_segment(dir.path()), fourth);
+    flip(&last_segment(dir.path()), fourth + (payload(4).len() + RECORD_HEAD) as u64);
+    assert_eq!(everything(dir.path()), (vec![1, 2, 3, 6, 7], vec![(4, 5)]));
 }
 
 #[test]
