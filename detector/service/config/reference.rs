@@ -22,7 +22,7 @@ fn the_reference_lists_the_keys_of_the_types() {
     if std::env::var_os("LAPWING_RECORD").is_some() {
         std::fs::write(&file, &fresh).unwrap();
     } else {
-        assert_eq!(text, fresh, "record it again with LAPWING_RECORD=1");
+        assert!(text == fresh, "record it again with LAPWING_RECORD=1");
     }
 }
 
