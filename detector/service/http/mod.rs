@@ -1,0 +1,4 @@
+//! stub
+
+pub mod listen;
+mod slots;
