@@ -105,7 +105,45 @@ pub struct Metrics {
 impl Metrics {
     /// A fresh set of metrics. `clusters` are the configured names; they always keep their own label.
     pub fn new(clusters: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
-        Self::build(Cap::new(MAX_CLUSTERS, clusters)).expect("metric names are valid and distinct")
+        let clusters: Vec<_> = clusters.into_iter().collect();
+        let metrics =
+            Self::build(Cap::new(MAX_CLUSTERS, &clusters)).expect("metric names are literals, valid and distinct");
+        let start = chrono::Utc::now().timestamp() as f64;
+        for cluster in &clusters {
+            metrics.announce_cluster(cluster.as_ref(), start);
+        }
+        for level in Level::ALL {
+            metrics.alerts.with_label_values(&[level.as_str()]).inc_by(0);
+        }
+        metrics
+    }
+
+    /// Series that exist from the start, because Prometheus cannot see an increase from nothing to one,
+    /// and because a cluster that never sends must grow old like one that stopped.
+    fn announce_cluster(&self, cluster: &str, start: f64) {
+        let cluster = self.clusters.admit(cluster);
+        self.last_event.with_label_values(&[cluster]).set(start);
+        for code in CODES {
+            self.requests.with_label_values(&[cluster, code]).inc_by(0);
+        }
+        for reason in RejectReason::ALL {
+            self.events_rejected.with_label_values(&[cluster, reason.as_str()]).inc_by(0);
+        }
+    }
+
+    /// A rule was loaded: its series begin at 0.
+    pub fn announce_rule(&self, rule: &str, level: Level) {
+        let rule = self.rules.admit(rule);
+        self.findings.with_label_values(&[rule, level.as_str()]).inc_by(0);
+        self.undecidable.with_label_values(&[rule]).inc_by(0);
+    }
+
+    /// An output was configured: its series begin at 0.
+    pub fn announce_output(&self, output: &str) {
+        for outcome in [Outcome::Delivered, Outcome::Retry, Outcome::Dead] {
+            self.delivery(output, outcome, 0);
+        }
+        self.backlog(output, 0, 0.0);
     }
 
     fn build(clusters: Cap) -> prometheus::Result<Self> {
@@ -125,7 +163,7 @@ impl Metrics {
             last_event: gauges(
                 &r,
                 "last_event_timestamp_seconds",
-                "When the last event of a cluster was stored.",
+                "When the last event of a cluster was stored, or the start while none has come.",
                 &["cluster"],
             )?,
             requests: counters(&r, "webhook_requests_total", "Answers of the webhook.", &["cluster", "code"])?,
@@ -258,7 +296,7 @@ impl Metrics {
     pub fn delivery(&self, output: &str, outcome: Outcome, alerts: u64) {
         let output = self.outputs.admit(output);
         self.output_deliveries.with_label_values(&[output, outcome.as_str()]).inc_by(alerts);
-        // Touched on every outcome, so that the series exists before the first dead letter.
+        // Also when nothing died, so that the series exists before the first dead letter.
         let dead = if outcome == Outcome::Dead { alerts } else { 0 };
         self.output_dead.with_label_values(&[output]).inc_by(dead);
     }
@@ -291,18 +329,10 @@ fn process() -> Vec<prometheus::proto::MetricFamily> {
 }
 
 /// The codes the webhook answers with; anything else would be a bug worth seeing as `other`.
-const fn code_label(code: u16) -> &'static str {
-    match code {
-        200 => "200",
-        401 => "401",
-        403 => "403",
-        405 => "405",
-        408 => "408",
-        413 => "413",
-        415 => "415",
-        503 => "503",
-        _ => OTHER,
-    }
+const CODES: [&str; 8] = ["200", "401", "403", "405", "408", "413", "415", "503"];
+
+fn code_label(code: u16) -> &'static str {
+    CODES.into_iter().find(|known| known.parse() == Ok(code)).unwrap_or(OTHER)
 }
 
 fn keep<C: Collector + Clone + 'static>(registry: &Registry, metric: C) -> prometheus::Result<C> {
@@ -362,6 +392,26 @@ mod tests {
         assert!(text.contains("lapwing_events_received_total{cluster=\"prod\",source=\"webhook\"} 7"), "{text}");
         assert!(text.contains("lapwing_findings_total{level=\"high\",rule=\"other\"} 99500"), "{text}");
         assert!(text.contains("lapwing_events_received_total{cluster=\"other\",source=\"webhook\"} 99937"));
+    }
+
+    #[test]
+    fn series_begin_at_zero_and_a_silent_cluster_grows_old() {
+        let metrics = Metrics::new(["prod"]);
+        metrics.announce_rule("exec", Level::High);
+        metrics.announce_output("soc");
+        let text = text(&metrics);
+        for line in [
+            "lapwing_webhook_requests_total{cluster=\"prod\",code=\"413\"} 0",
+            "lapwing_events_rejected_total{cluster=\"prod\",reason=\"not_json\"} 0",
+            "lapwing_alerts_total{level=\"critical\"} 0",
+            "lapwing_findings_total{level=\"high\",rule=\"exec\"} 0",
+            "lapwing_undecidable_total{rule=\"exec\"} 0",
+            "lapwing_output_dead_letters_total{output=\"soc\"} 0",
+            "lapwing_output_pending{output=\"soc\"} 0",
+            "lapwing_last_event_timestamp_seconds{cluster=\"prod\"} 1",
+        ] {
+            assert!(text.contains(line), "`{line}` is missing in\n{text}");
+        }
     }
 
     #[test]
