@@ -75,12 +75,14 @@ mod tests {
         let slots = Arc::new(Slots::default());
         let take = |address| Slots::take(&slots, ip(address), &limits);
         let first = take("10.0.0.1").unwrap();
-        let _second = take("::ffff:10.0.0.1").unwrap();
+        let second = take("::ffff:10.0.0.1").unwrap();
         assert_eq!(take("10.0.0.1").err(), Some(End::TooManyFromAddress));
-        let _third = take("2001:db8::1").unwrap();
+        let third = take("2001:db8::1").unwrap();
         assert_eq!(take("2001:db8::2").err(), Some(End::TooMany));
         drop(first);
-        let _fourth = take("2001:db8::2").unwrap();
+        let fourth = take("2001:db8::2").unwrap();
         assert_eq!(slots.0.lock().unwrap().by_address.len(), 2);
+        drop((second, third, fourth));
+        assert!(slots.0.lock().unwrap().by_address.is_empty(), "addresses of the past take no memory");
     }
 }

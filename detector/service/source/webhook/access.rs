@@ -278,7 +278,6 @@ fn server_config(config: &Config, tls: &Tls, files: &mut Files<'_>) -> Result<(S
     server.alpn_protocols = protocols.iter().map(|p| p.to_vec()).collect();
     // A resumed session would outlive the certificate it was opened with.
     server.session_storage = Arc::new(NoServerSessionStorage {});
-    server.send_tls13_tickets = 0;
     Ok((server, expiry))
 }
 

@@ -235,6 +235,15 @@ mod tests {
         assert_eq!(send(vec![(0, 9)], true, Some(2 << 20), &budget).await, Ok(9), "waits for room");
         assert!(start.elapsed() >= Duration::from_millis(1_500));
         assert_eq!(held.await.unwrap(), Err(BodyError::Slow));
+        let (mut sender, body) = Channel::<Bytes>::new(4);
+        for _ in 0..4 {
+            sender.send(Frame::data(Bytes::from(vec![b'x'; 1 << 20]))).await.unwrap();
+        }
+        drop(sender);
+        let chunked = read(body, None, &pace(), &budget).await.unwrap();
+        assert!(budget.taken() >= 4 << 20, "a body of unknown length takes room as it grows");
+        drop(chunked);
+        assert_eq!(budget.taken(), 0);
         let _all = budget.take(5 << 20, Duration::ZERO).await.unwrap();
         assert_eq!(send(vec![(0, 9)], true, Some(9), &budget).await, Err(BodyError::NoRoom));
     }
