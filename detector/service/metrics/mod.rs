@@ -1,0 +1,462 @@
+//! What Lapwing tells Prometheus about itself.
+//!
+//! Names follow the Prometheus conventions under one prefix. No user, pod, address or URI is ever a
+//! label; values that come from outside pass a [`label::Cap`]. Nothing is read back from here.
+
+mod label;
+
+use std::time::Duration;
+
+use lapwing_engine::alert::Level;
+use lapwing_engine::batch::RejectReason;
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
+};
+
+use self::label::Cap;
+pub use self::label::OTHER;
+
+/// Most values of the label `cluster`; configured clusters come first.
+pub const MAX_CLUSTERS: usize = 64;
+/// Most values of the label `rule`.
+pub const MAX_RULES: usize = 500;
+/// Most values of the label `output`.
+pub const MAX_OUTPUTS: usize = 64;
+
+/// How a delivery to an output ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Delivered,
+    /// Failed, will be tried again.
+    Retry,
+    /// Given up: in the dead letters.
+    Dead,
+}
+
+impl Outcome {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Retry => "retry",
+            Self::Dead => "dead",
+        }
+    }
+}
+
+/// Every metric of the process. Public fields have no labels; the others go through a method.
+pub struct Metrics {
+    registry: Registry,
+    clusters: Cap,
+    rules: Cap,
+    outputs: Cap,
+
+    events_received: IntCounterVec,
+    events_rejected: IntCounterVec,
+    batches: IntCounterVec,
+    last_event: GaugeVec,
+    requests: IntCounterVec,
+    request_seconds: HistogramVec,
+    connections_closed: IntCounterVec,
+    findings: IntCounterVec,
+    undecidable: IntCounterVec,
+    alerts: IntCounterVec,
+    output_deliveries: IntCounterVec,
+    output_pending: IntGaugeVec,
+    output_oldest: GaugeVec,
+    output_dead: IntCounterVec,
+
+    /// Connections to the webhook, now.
+    pub connections: IntGauge,
+    /// Bytes of webhook bodies in memory, now.
+    pub inflight_bytes: IntGauge,
+    /// 1 when certificates and tokens of the webhook were read without error the last time.
+    pub webhook_reload_success: IntGauge,
+    /// When the certificate the webhook shows ends, seconds since the epoch.
+    pub certificate_expiry: Gauge,
+    /// Seconds from the event's stage timestamp to its evaluation.
+    pub event_lag: Histogram,
+    /// Events seen before and skipped.
+    pub duplicates: IntCounter,
+    /// Events whose bodies the API server cut away.
+    pub truncated: IntCounter,
+    pub rules_loaded: IntGauge,
+    /// 1 when the last load of the rules was taken.
+    pub rules_reload_success: IntGauge,
+    /// When rules were last taken, seconds since the epoch.
+    pub rules_reload_timestamp: Gauge,
+    /// Correlation windows dropped because memory for them was full.
+    pub window_evictions: IntCounter,
+    /// Highest journal position known to be on disk.
+    pub journal_durable_lsn: IntGauge,
+    pub journal_bytes: IntGauge,
+    /// Seconds one `fdatasync` of the journal took.
+    pub journal_fsync: Histogram,
+    /// Journal records the engine has still to read.
+    pub engine_lag: IntGauge,
+    /// Journal records the indexer has still to read.
+    pub index_lag: IntGauge,
+    pub index_docs: IntGauge,
+    /// 1 when `/readyz` says yes.
+    pub ready: IntGauge,
+}
+
+impl Metrics {
+    /// A fresh set of metrics. `clusters` are the configured names; they always keep their own label.
+    pub fn new(clusters: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
+        let clusters: Vec<_> = clusters.into_iter().collect();
+        let metrics =
+            Self::build(Cap::new(MAX_CLUSTERS, &clusters)).expect("metric names are literals, valid and distinct");
+        let start = chrono::Utc::now().timestamp() as f64;
+        for cluster in &clusters {
+            metrics.announce_cluster(cluster.as_ref(), start);
+        }
+        for level in Level::ALL {
+            metrics.alerts.with_label_values(&[level.as_str()]).inc_by(0);
+        }
+        metrics
+    }
+
+    /// Series that exist from the start, because Prometheus cannot see an increase from nothing to one,
+    /// and because a cluster that never sends must grow old like one that stopped.
+    fn announce_cluster(&self, cluster: &str, start: f64) {
+        let cluster = self.clusters.admit(cluster);
+        self.last_event.with_label_values(&[cluster]).set(start);
+        for code in CODES {
+            self.requests.with_label_values(&[cluster, code]).inc_by(0);
+        }
+        for reason in RejectReason::ALL {
+            self.events_rejected.with_label_values(&[cluster, reason.as_str()]).inc_by(0);
+        }
+    }
+
+    /// A rule was loaded: its series begin at 0.
+    pub fn announce_rule(&self, rule: &str, level: Level) {
+        let rule = self.rules.admit(rule);
+        self.findings.with_label_values(&[rule, level.as_str()]).inc_by(0);
+        self.undecidable.with_label_values(&[rule]).inc_by(0);
+    }
+
+    /// An output was configured: its series begin at 0.
+    pub fn announce_output(&self, output: &str) {
+        for outcome in [Outcome::Delivered, Outcome::Retry, Outcome::Dead] {
+            self.delivery(output, outcome, 0);
+        }
+        self.backlog(output, 0, 0.0);
+    }
+
+    fn build(clusters: Cap) -> prometheus::Result<Self> {
+        let r = Registry::new_custom(Some("lapwing".into()), None)?;
+        let metrics = Self {
+            clusters,
+            rules: Cap::new(MAX_RULES, [""; 0]),
+            outputs: Cap::new(MAX_OUTPUTS, [""; 0]),
+            events_received: counters(&r, "events_received_total", "Events stored.", &["cluster", "source"])?,
+            events_rejected: counters(
+                &r,
+                "events_rejected_total",
+                "Items that are no readable event, stored as rejects.",
+                &["cluster", "reason"],
+            )?,
+            batches: counters(&r, "batches_total", "Batches stored.", &["cluster", "source"])?,
+            last_event: gauges(
+                &r,
+                "last_event_timestamp_seconds",
+                "When the last event of a cluster was stored, or the start while none has come.",
+                &["cluster"],
+            )?,
+            requests: counters(&r, "webhook_requests_total", "Answers of the webhook.", &["cluster", "code"])?,
+            request_seconds: keep(
+                &r,
+                HistogramVec::new(
+                    HistogramOpts::new("webhook_request_duration_seconds", "From the end of the header to the answer.")
+                        .buckets(vec![
+                            0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+                        ]),
+                    &["cluster"],
+                )?,
+            )?,
+            connections_closed: counters(
+                &r,
+                "webhook_connections_closed_total",
+                "Connections to the webhook that ended, by what ended them.",
+                &["reason"],
+            )?,
+            findings: counters(&r, "findings_total", "Findings.", &["rule", "level"])?,
+            undecidable: counters(&r, "undecidable_total", "Verdicts a rule could not reach.", &["rule"])?,
+            alerts: counters(&r, "alerts_total", "Alerts opened.", &["level"])?,
+            output_deliveries: counters(
+                &r,
+                "output_deliveries_total",
+                "Deliveries tried, by how they ended.",
+                &["output", "outcome"],
+            )?,
+            output_pending: keep(
+                &r,
+                IntGaugeVec::new(Opts::new("output_pending", "Alerts an output has still to deliver."), &["output"])?,
+            )?,
+            output_oldest: gauges(
+                &r,
+                "output_oldest_seconds",
+                "Age of the oldest alert an output has still to deliver.",
+                &["output"],
+            )?,
+            output_dead: counters(&r, "output_dead_letters_total", "Alerts an output gave up.", &["output"])?,
+            connections: gauge(&r, "webhook_connections", "Connections to the webhook.")?,
+            inflight_bytes: gauge(&r, "webhook_inflight_bytes", "Bytes of webhook bodies in memory.")?,
+            webhook_reload_success: gauge(
+                &r,
+                "webhook_reload_success",
+                "1 when certificates and tokens were read without error the last time.",
+            )?,
+            certificate_expiry: float(
+                &r,
+                "webhook_certificate_expiry_timestamp_seconds",
+                "When the certificate the webhook shows ends.",
+            )?,
+            event_lag: histogram(
+                &r,
+                "event_lag_seconds",
+                "From the stage timestamp of an event to its evaluation.",
+                vec![0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0],
+            )?,
+            duplicates: counter(&r, "duplicates_total", "Events seen before and skipped.")?,
+            truncated: counter(&r, "truncated_total", "Events whose bodies the API server cut away.")?,
+            rules_loaded: gauge(&r, "rules_loaded", "Rules in use.")?,
+            rules_reload_success: gauge(&r, "rules_last_reload_success", "1 when the last load was taken.")?,
+            rules_reload_timestamp: float(&r, "rules_last_reload_timestamp_seconds", "When rules were last taken.")?,
+            window_evictions: counter(&r, "window_evictions_total", "Correlation windows dropped for lack of room.")?,
+            journal_durable_lsn: gauge(&r, "journal_durable_lsn", "Highest journal position on disk.")?,
+            journal_bytes: gauge(&r, "journal_bytes", "Bytes of the journal on disk.")?,
+            journal_fsync: histogram(
+                &r,
+                "journal_fsync_seconds",
+                "Time one fdatasync of the journal took.",
+                vec![0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0],
+            )?,
+            engine_lag: gauge(&r, "engine_lag_records", "Journal records the engine has still to read.")?,
+            index_lag: gauge(&r, "index_lag_records", "Journal records the indexer has still to read.")?,
+            index_docs: gauge(&r, "index_docs", "Documents in the index.")?,
+            ready: gauge(&r, "ready", "1 when Lapwing is ready.")?,
+            registry: r,
+        };
+        let build = Opts::new("build_info", "Always 1; the version is a label.");
+        let build = keep(&metrics.registry, IntGaugeVec::new(build, &["version"])?)?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        Ok(metrics)
+    }
+
+    /// A batch is on disk: `events` events of it, from `source` ([`Origin::name`]), at `now` seconds
+    /// since the epoch.
+    ///
+    /// [`Origin::name`]: lapwing_engine::batch::Origin::name
+    pub fn stored(&self, cluster: &str, source: &'static str, events: u64, now: f64) {
+        let cluster = self.clusters.admit(cluster);
+        self.batches.with_label_values(&[cluster, source]).inc();
+        self.events_received.with_label_values(&[cluster, source]).inc_by(events);
+        if events > 0 {
+            self.last_event.with_label_values(&[cluster]).set(now);
+        }
+    }
+
+    /// An item was stored as a reject.
+    pub fn rejected(&self, cluster: &str, reason: RejectReason) {
+        self.events_rejected.with_label_values(&[self.clusters.admit(cluster), reason.as_str()]).inc();
+    }
+
+    /// The webhook answered. `cluster` is `None` when the sender is unknown.
+    pub fn answered(&self, cluster: Option<&str>, code: u16, took: Duration) {
+        let cluster = cluster.map_or("unknown", |cluster| self.clusters.admit(cluster));
+        self.requests.with_label_values(&[cluster, code_label(code)]).inc();
+        self.request_seconds.with_label_values(&[cluster]).observe(took.as_secs_f64());
+    }
+
+    /// A connection to the webhook ended.
+    pub fn closed(&self, reason: &'static str) {
+        self.connections_closed.with_label_values(&[reason]).inc();
+    }
+
+    /// A rule made a finding.
+    pub fn finding(&self, rule: &str, level: Level) {
+        self.findings.with_label_values(&[self.rules.admit(rule), level.as_str()]).inc();
+    }
+
+    /// A rule could not decide `times` times.
+    pub fn undecidable(&self, rule: &str, times: u64) {
+        self.undecidable.with_label_values(&[self.rules.admit(rule)]).inc_by(times);
+    }
+
+    /// A new alert was opened.
+    pub fn alert(&self, level: Level) {
+        self.alerts.with_label_values(&[level.as_str()]).inc();
+    }
+
+    /// A delivery of `alerts` alerts ended.
+    pub fn delivery(&self, output: &str, outcome: Outcome, alerts: u64) {
+        let output = self.outputs.admit(output);
+        self.output_deliveries.with_label_values(&[output, outcome.as_str()]).inc_by(alerts);
+        // Also when nothing died, so that the series exists before the first dead letter.
+        let dead = if outcome == Outcome::Dead { alerts } else { 0 };
+        self.output_dead.with_label_values(&[output]).inc_by(dead);
+    }
+
+    /// What an output has before it: how many alerts, and the age of the oldest in seconds.
+    pub fn backlog(&self, output: &str, pending: u64, oldest_seconds: f64) {
+        let output = self.outputs.admit(output);
+        self.output_pending.with_label_values(&[output]).set(i64::try_from(pending).unwrap_or(i64::MAX));
+        self.output_oldest.with_label_values(&[output]).set(oldest_seconds);
+    }
+
+    /// The Prometheus text format.
+    pub fn render(&self) -> Vec<u8> {
+        let mut families = self.registry.gather();
+        families.extend(process());
+        let mut out = Vec::with_capacity(16 * 1024);
+        if let Err(error) = TextEncoder::new().encode(&families, &mut out) {
+            tracing::error!(%error, "metrics cannot be written");
+        }
+        out
+    }
+}
+
+/// CPU, memory and file descriptors, under the names every exporter uses (no prefix).
+fn process() -> Vec<prometheus::proto::MetricFamily> {
+    #[cfg(target_os = "linux")]
+    return prometheus::process_collector::ProcessCollector::for_self().collect();
+    #[cfg(not(target_os = "linux"))]
+    return Vec::new();
+}
+
+/// The codes the webhook answers with; anything else would be a bug worth seeing as `other`.
+const CODES: [&str; 8] = ["200", "401", "403", "405", "408", "413", "415", "503"];
+
+fn code_label(code: u16) -> &'static str {
+    CODES.into_iter().find(|known| known.parse() == Ok(code)).unwrap_or(OTHER)
+}
+
+fn keep<C: Collector + Clone + 'static>(registry: &Registry, metric: C) -> prometheus::Result<C> {
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+fn counter(r: &Registry, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+    keep(r, IntCounter::new(name, help)?)
+}
+
+fn counters(r: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+    keep(r, IntCounterVec::new(Opts::new(name, help), labels)?)
+}
+
+fn gauge(r: &Registry, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+    keep(r, IntGauge::new(name, help)?)
+}
+
+fn float(r: &Registry, name: &str, help: &str) -> prometheus::Result<Gauge> {
+    keep(r, Gauge::new(name, help)?)
+}
+
+fn gauges(r: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<GaugeVec> {
+    keep(r, GaugeVec::new(Opts::new(name, help), labels)?)
+}
+
+fn histogram(r: &Registry, name: &str, help: &str, buckets: Vec<f64>) -> prometheus::Result<Histogram> {
+    keep(r, Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(metrics: &Metrics) -> String {
+        String::from_utf8(metrics.render()).unwrap()
+    }
+
+    #[test]
+    fn a_hundred_thousand_names_stay_under_the_cap() {
+        let metrics = Metrics::new(["prod"]);
+        for n in 0..100_000 {
+            let name = format!("name-{n}");
+            metrics.stored(&name, "webhook", 1, 1.0);
+            metrics.rejected(&name, RejectReason::NotJson);
+            metrics.answered(Some(&name), 200, Duration::ZERO);
+            metrics.finding(&name, Level::High);
+            metrics.undecidable(&name, 1);
+            metrics.delivery(&name, Outcome::Retry, 1);
+            metrics.backlog(&name, 1, 1.0);
+        }
+        metrics.stored("prod", "webhook", 7, 1.0);
+        let text = text(&metrics);
+        let series = text.lines().filter(|line| !line.starts_with('#')).count();
+        assert!(series < 5_000, "{series} series");
+        assert!(text.contains("lapwing_events_received_total{cluster=\"prod\",source=\"webhook\"} 7"), "{text}");
+        assert!(text.contains("lapwing_findings_total{level=\"high\",rule=\"other\"} 99500"), "{text}");
+        assert!(text.contains("lapwing_events_received_total{cluster=\"other\",source=\"webhook\"} 99937"));
+    }
+
+    #[test]
+    fn series_begin_at_zero_and_a_silent_cluster_grows_old() {
+        let metrics = Metrics::new(["prod"]);
+        metrics.announce_rule("exec", Level::High);
+        metrics.announce_output("soc");
+        let text = text(&metrics);
+        for line in [
+            "lapwing_webhook_requests_total{cluster=\"prod\",code=\"413\"} 0",
+            "lapwing_events_rejected_total{cluster=\"prod\",reason=\"not_json\"} 0",
+            "lapwing_alerts_total{level=\"critical\"} 0",
+            "lapwing_findings_total{level=\"high\",rule=\"exec\"} 0",
+            "lapwing_undecidable_total{rule=\"exec\"} 0",
+            "lapwing_output_dead_letters_total{output=\"soc\"} 0",
+            "lapwing_output_pending{output=\"soc\"} 0",
+            "lapwing_last_event_timestamp_seconds{cluster=\"prod\"} 1",
+        ] {
+            assert!(text.contains(line), "`{line}` is missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn the_names_promised_exist() {
+        let metrics = Metrics::new(["prod"]);
+        metrics.stored("prod", "webhook", 1, 1.0);
+        metrics.rejected("prod", RejectReason::BadBody);
+        metrics.answered(None, 401, Duration::from_millis(3));
+        metrics.closed("idle");
+        metrics.finding("r", Level::Low);
+        metrics.undecidable("r", 1);
+        metrics.alert(Level::Low);
+        metrics.delivery("soc", Outcome::Delivered, 1);
+        metrics.backlog("soc", 0, 0.0);
+        let text = text(&metrics);
+        for name in [
+            "lapwing_events_received_total{cluster=\"prod\",source=\"webhook\"} 1",
+            "lapwing_events_rejected_total{cluster=\"prod\",reason=\"bad_body\"} 1",
+            "lapwing_batches_total",
+            "lapwing_webhook_requests_total{cluster=\"unknown\",code=\"401\"} 1",
+            "lapwing_webhook_request_duration_seconds_bucket",
+            "lapwing_webhook_connections_closed_total{reason=\"idle\"} 1",
+            "lapwing_event_lag_seconds_bucket",
+            "lapwing_last_event_timestamp_seconds{cluster=\"prod\"} 1",
+            "lapwing_duplicates_total 0",
+            "lapwing_truncated_total 0",
+            "lapwing_undecidable_total{rule=\"r\"} 1",
+            "lapwing_alerts_total{level=\"low\"} 1",
+            "lapwing_rules_loaded 0",
+            "lapwing_rules_last_reload_success 0",
+            "lapwing_rules_last_reload_timestamp_seconds 0",
+            "lapwing_window_evictions_total 0",
+            "lapwing_journal_durable_lsn 0",
+            "lapwing_journal_bytes 0",
+            "lapwing_journal_fsync_seconds_bucket",
+            "lapwing_engine_lag_records 0",
+            "lapwing_index_lag_records 0",
+            "lapwing_index_docs 0",
+            "lapwing_output_deliveries_total{outcome=\"delivered\",output=\"soc\"} 1",
+            "lapwing_output_dead_letters_total{output=\"soc\"} 0",
+            "lapwing_output_oldest_seconds{output=\"soc\"} 0",
+            "lapwing_build_info{version=",
+            "\nprocess_resident_memory_bytes ",
+        ] {
+            assert!(text.contains(name), "`{name}` is missing in\n{text}");
+        }
+    }
+}

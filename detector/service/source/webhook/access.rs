@@ -1,0 +1,397 @@
+//! Who may send, and as which cluster: certificates, keys and tokens, read from files and read again
+//! when those change.
+//!
+//! The cluster comes from the credential. The path may repeat it, the body is never asked.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use hyper::HeaderMap;
+use hyper::header::{AUTHORIZATION, ORIGIN};
+use rustls::RootCertStore;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{NoServerSessionStorage, ServerConfig, VerifierBuilderError, WebPkiClientVerifier};
+use subtle::{Choice, ConstantTimeEq};
+use tokio_util::sync::CancellationToken;
+
+use super::certificate;
+use super::config::{Config, Tls, is_cluster_name};
+use crate::http::listen::{Peer, Terms};
+
+const PATH: &str = "/audit/v1/";
+const MIN_TOKEN: usize = 16;
+
+/// A file of the webhook that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("cannot read `{}`", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("`{}` is not PEM", path.display())]
+    Pem { path: PathBuf, source: pem::Error },
+    #[error("`{}` holds no certificate; expected a PEM block `BEGIN CERTIFICATE`", path.display())]
+    NoCertificate { path: PathBuf },
+    #[error("`{}` holds no private key in PEM (PKCS #8, PKCS #1 or SEC 1, not encrypted)", path.display())]
+    NoKey { path: PathBuf, source: pem::Error },
+    #[error("`{}` holds a certificate that is no authority", path.display())]
+    Authority { path: PathBuf, source: rustls::Error },
+    #[error("`{}` cannot verify clients", path.display())]
+    Verifier { path: PathBuf, source: VerifierBuilderError },
+    #[error("`{}` and its key cannot be used; does the key belong to the certificate?", path.display())]
+    Identity { path: PathBuf, source: rustls::Error },
+    #[error("`{}` holds no token; write one a line, for example from `openssl rand -hex 32`", path.display())]
+    NoToken { path: PathBuf },
+    #[error("`{}` line {line}: a token has at least 16 characters and no blanks; make one with `openssl rand -hex 32`", path.display())]
+    WeakToken { path: PathBuf, line: usize },
+    #[error("`{}` line {line}: this token also belongs to cluster `{cluster}`; a token decides one cluster", path.display())]
+    SharedToken { path: PathBuf, line: usize, cluster: String },
+}
+
+/// Why a sender is turned away.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    #[error("no credential; send a client certificate or a bearer token this webhook knows")]
+    NoCredential,
+    #[error("the bearer token is not known here; compare it with the cluster's tokenFile")]
+    UnknownToken,
+    #[error("no cluster lists a name of this client certificate in clientNames; its names are {0:?}")]
+    UnknownCertificate(Vec<String>),
+    #[error("the credentials belong to two clusters, `{0}` and `{1}`")]
+    TwoClusters(String, String),
+    #[error(
+        "the path names cluster `{path}`, but the credential belongs to another cluster; correct the URL or the credential"
+    )]
+    OtherCluster { path: String },
+    #[error("`{0}` is no cluster this webhook knows; correct the path")]
+    UnknownCluster(String),
+    #[error("requests from web pages are not accepted")]
+    WebPage,
+}
+
+impl Denied {
+    /// The HTTP status: 401 asks for a credential, 403 says that it does not help.
+    pub const fn code(&self) -> u16 {
+        match self {
+            Self::NoCredential | Self::UnknownToken => 401,
+            _ => 403,
+        }
+    }
+}
+
+/// The guard at the door. Shared by the listener and whoever triggers reloads.
+pub struct Access {
+    config: Config,
+    base: PathBuf,
+    now: RwLock<Arc<State>>,
+}
+
+struct State {
+    /// Of all files read, so that a poll notices a change whatever its time stamps say.
+    fingerprint: blake3::Hash,
+    tls: Option<Arc<ServerConfig>>,
+    tokens: Vec<Token>,
+    expiry: Option<i64>,
+    retired: CancellationToken,
+}
+
+struct Token {
+    digest: blake3::Hash,
+    cluster: String,
+}
+
+impl Access {
+    /// Reads every file `config` names, relative to `base`. `config` must have passed [`Config::check`].
+    pub fn load(config: Config, base: &Path) -> Result<Self, LoadError> {
+        let state = State::load(&config, base)?;
+        Ok(Self { config, base: base.to_owned(), now: RwLock::new(Arc::new(state)) })
+    }
+
+    /// Reads the files again. `Ok(true)` when something changed: new connections use it, old ones end after the
+    /// request in hand. An error leaves everything as it was.
+    pub fn reload(&self) -> Result<bool, LoadError> {
+        let fresh = State::load(&self.config, &self.base)?;
+        let old = self.state();
+        if fresh.fingerprint == old.fingerprint {
+            return Ok(false);
+        }
+        *self.now.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(fresh);
+        old.retired.cancel();
+        Ok(true)
+    }
+
+    /// When the certificate shown to senders ends, seconds since the epoch.
+    pub fn expiry(&self) -> Option<i64> {
+        self.state().expiry
+    }
+
+    /// The terms for the next connection.
+    pub fn terms(&self) -> Terms {
+        let state = self.state();
+        Terms { tls: state.tls.clone(), retired: state.retired.clone() }
+    }
+
+    /// The cluster a request speaks for.
+    pub fn identify(&self, peer: &Peer, headers: &HeaderMap, path: &str) -> Result<String, Denied> {
+        let claimed = path.strip_prefix(PATH).map(|name| name.trim_end_matches('/')).filter(|name| !name.is_empty());
+        let by_token = bearer(headers).map(|token| self.token(token)).transpose();
+        let by_certificate = peer.certificate.as_ref().map(|c| self.certificate(c)).transpose();
+        let proven = match (by_certificate, by_token) {
+            (Ok(Some(a)), Ok(Some(b))) if a != b => return Err(Denied::TwoClusters(a, b)),
+            // One good credential is enough: senders may carry a certificate meant for others.
+            (Ok(Some(cluster)), _) | (_, Ok(Some(cluster))) => cluster,
+            (Err(denied), _) | (_, Err(denied)) => return Err(denied),
+            (Ok(None), Ok(None)) if self.config.insecure_loopback => return self.trust(headers, claimed),
+            (Ok(None), Ok(None)) => return Err(Denied::NoCredential),
+        };
+        match claimed {
+            Some(path) if path != proven => Err(Denied::OtherCluster { path: shorten(path) }),
+            _ => Ok(proven),
+        }
+    }
+
+    /// Without any credential, on loopback, because the configuration says so.
+    fn trust(&self, headers: &HeaderMap, claimed: Option<&str>) -> Result<String, Denied> {
+        // A page in a local browser can post to loopback too; it cannot leave out this header.
+        if headers.contains_key(ORIGIN) {
+            return Err(Denied::WebPage);
+        }
+        let name = claimed.unwrap_or(&self.config.default_cluster);
+        let listed = self.config.clusters.is_empty() || self.config.clusters.iter().any(|c| c.name == name);
+        if claimed.is_none() || (is_cluster_name(name) && listed) {
+            Ok(name.to_owned())
+        } else {
+            Err(Denied::UnknownCluster(shorten(name)))
+        }
+    }
+
+    /// Looks at every known token, so that the time taken says nothing about which one was near.
+    fn token(&self, token: &[u8]) -> Result<String, Denied> {
+        let digest = blake3::hash(token);
+        let state = self.state();
+        let mut found = None;
+        for known in &state.tokens {
+            let same: Choice = known.digest.as_bytes().ct_eq(digest.as_bytes());
+            if bool::from(same) {
+                found = Some(known.cluster.clone());
+            }
+        }
+        found.ok_or(Denied::UnknownToken)
+    }
+
+    fn certificate(&self, certificate: &CertificateDer<'_>) -> Result<String, Denied> {
+        let names = certificate::names(certificate);
+        let mut clusters =
+            self.config.clusters.iter().filter(|c| c.client_names.iter().any(|n| names.contains(n))).map(|c| &c.name);
+        match (clusters.next(), clusters.next()) {
+            (Some(only), None) => Ok(only.clone()),
+            (Some(a), Some(b)) => Err(Denied::TwoClusters(a.clone(), b.clone())),
+            (None, _) => Err(Denied::UnknownCertificate(names.iter().take(8).map(|n| shorten(n)).collect())),
+        }
+    }
+
+    fn state(&self) -> Arc<State> {
+        Arc::clone(&self.now.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The token of an `Authorization: Bearer` header; a different scheme counts as no token.
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.as_bytes().split_at_checked("Bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
+}
+
+fn shorten(text: &str) -> String {
+    text.chars().take(100).collect()
+}
+
+impl State {
+    fn load(config: &Config, base: &Path) -> Result<Self, LoadError> {
+        let mut files = Files { base, hash: blake3::Hasher::new() };
+        let (tls, expiry) = match &config.tls {
+            None => (None, None),
+            Some(tls) => {
+                let (server, expiry) = server_config(config, tls, &mut files)?;
+                (Some(Arc::new(server)), expiry)
+            }
+        };
+        let mut tokens = Vec::new();
+        for sender in &config.clusters {
+            if let Some(file) = &sender.token_file {
+                read_tokens(file, &sender.name, &mut files, &mut tokens)?;
+            }
+        }
+        Ok(Self { fingerprint: files.hash.finalize(), tls, tokens, expiry, retired: CancellationToken::new() })
+    }
+}
+
+/// Reads files and remembers what was in them.
+struct Files<'a> {
+    base: &'a Path,
+    hash: blake3::Hasher,
+}
+
+impl Files<'_> {
+    fn read(&mut self, path: &Path) -> Result<Vec<u8>, LoadError> {
+        let bytes = std::fs::read(self.base.join(path))
+            .map_err(|source| LoadError::Read { path: self.base.join(path), source })?;
+        self.hash.update(&(bytes.len() as u64).to_le_bytes()).update(&bytes);
+        Ok(bytes)
+    }
+
+    fn certificates(&mut self, path: &Path) -> Result<Vec<CertificateDer<'static>>, LoadError> {
+        let bytes = self.read(path)?;
+        let found: Vec<_> = CertificateDer::pem_slice_iter(&bytes)
+            .collect::<Result<_, _>>()
+            .map_err(|source| LoadError::Pem { path: path.to_owned(), source })?;
+        if found.is_empty() { Err(LoadError::NoCertificate { path: path.to_owned() }) } else { Ok(found) }
+    }
+}
+
+fn server_config(config: &Config, tls: &Tls, files: &mut Files<'_>) -> Result<(ServerConfig, Option<i64>), LoadError> {
+    let chain = files.certificates(&tls.cert)?;
+    let key = files.read(&tls.key)?;
+    let key =
+        PrivateKeyDer::from_pem_slice(&key).map_err(|source| LoadError::NoKey { path: tls.key.clone(), source })?;
+    let expiry = chain.first().and_then(certificate::not_after);
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = match &tls.client_ca {
+        None => WebPkiClientVerifier::no_client_auth(),
+        Some(path) => {
+            let mut roots = RootCertStore::empty();
+            for authority in files.certificates(path)? {
+                roots.add(authority).map_err(|source| LoadError::Authority { path: path.clone(), source })?;
+            }
+            let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+            let tokens = config.clusters.iter().any(|c| c.token_file.is_some());
+            let builder = if tokens { builder.allow_unauthenticated() } else { builder };
+            builder.build().map_err(|source| LoadError::Verifier { path: path.clone(), source })?
+        }
+    };
+    let identity = |source| LoadError::Identity { path: tls.cert.clone(), source };
+    let mut server = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(identity)?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)
+        .map_err(identity)?;
+    let protocols: &[&[u8]] = if config.http2 { &[b"h2", b"http/1.1"] } else { &[b"http/1.1"] };
+    server.alpn_protocols = protocols.iter().map(|p| p.to_vec()).collect();
+    // A resumed session would outlive the certificate it was opened with.
+    server.session_storage = Arc::new(NoServerSessionStorage {});
+    Ok((server, expiry))
+}
+
+fn read_tokens(path: &Path, cluster: &str, files: &mut Files<'_>, tokens: &mut Vec<Token>) -> Result<(), LoadError> {
+    let bytes = files.read(path)?;
+    let before = tokens.len();
+    for (at, line) in bytes.split(|b| *b == b'\n').enumerate() {
+        let (token, line) = (line.trim_ascii(), at + 1);
+        if token.is_empty() {
+            continue;
+        }
+        if token.len() < MIN_TOKEN || !token.iter().all(u8::is_ascii_graphic) {
+            return Err(LoadError::WeakToken { path: path.to_owned(), line });
+        }
+        let digest = blake3::hash(token);
+        if let Some(other) = tokens.iter().find(|t| t.digest == digest && t.cluster != cluster) {
+            return Err(LoadError::SharedToken { path: path.to_owned(), line, cluster: other.cluster.clone() });
+        }
+        tokens.push(Token { digest, cluster: cluster.to_owned() });
+    }
+    if tokens.len() == before { Err(LoadError::NoToken { path: path.to_owned() }) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::config::Sender;
+    use super::*;
+
+    const TOKEN: &str = "0123456789abcdef-a";
+
+    fn sender(name: &str) -> Sender {
+        Sender { name: name.into(), client_names: vec![], token_file: Some(format!("{name}.token").into()) }
+    }
+
+    fn access(
+        files: &[(&str, &str)],
+        clusters: &[&str],
+        insecure: bool,
+    ) -> (tempfile::TempDir, Result<Access, LoadError>) {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            std::fs::write(dir.path().join(name), text).unwrap();
+        }
+        let clusters = clusters.iter().map(|c| sender(c)).collect();
+        let config = Config { clusters, insecure_loopback: insecure, ..Config::default() };
+        let access = Access::load(config, dir.path());
+        (dir, access)
+    }
+
+    fn ask(access: &Access, headers: &[(&str, &str)], path: &str) -> Result<String, Denied> {
+        let headers: HeaderMap = headers
+            .iter()
+            .map(|(k, v)| (hyper::header::HeaderName::from_bytes(k.as_bytes()).unwrap(), v.parse().unwrap()))
+            .collect();
+        access.identify(&Peer { address: "127.0.0.1:1".parse().unwrap(), certificate: None }, &headers, path)
+    }
+
+    #[test]
+    fn a_token_decides_the_cluster_and_the_path_may_only_agree() {
+        let b = "fedcba9876543210-b";
+        let (_dir, access) = access(
+            &[("a.token", &format!("\n{TOKEN}\r\n")), ("b.token", &format!("old-token-of-b-0000\n{b}"))],
+            &["a", "b"],
+            false,
+        );
+        let access = access.unwrap();
+        let with = |token: &str, path| ask(&access, &[("authorization", &format!("bearer {token}"))], path);
+        assert_eq!(with(TOKEN, "/"), Ok("a".into()));
+        assert_eq!(with(TOKEN, "/audit/v1/a/"), Ok("a".into()));
+        assert_eq!(with(TOKEN, "/audit/v1/"), Ok("a".into()));
+        assert_eq!(with(b, "/anything"), Ok("b".into()));
+        assert_eq!(with("old-token-of-b-0000", "/audit/v1/b"), Ok("b".into()));
+        assert_eq!(with(b, "/audit/v1/a"), Err(Denied::OtherCluster { path: "a".into() }));
+        assert_eq!(with("0123456789abcdef-x", "/"), Err(Denied::UnknownToken));
+        assert_eq!(with("", "/"), Err(Denied::UnknownToken));
+        assert_eq!(ask(&access, &[], "/audit/v1/a"), Err(Denied::NoCredential));
+        assert_eq!(ask(&access, &[("authorization", "Basic YTpi")], "/"), Err(Denied::NoCredential));
+    }
+
+    #[test]
+    fn without_credentials_only_what_the_configuration_trusts() {
+        let (_dir, open) = access(&[], &[], true);
+        let open = open.unwrap();
+        assert_eq!(ask(&open, &[], "/"), Ok("default".into()));
+        assert_eq!(ask(&open, &[], "/audit/v1/demo"), Ok("demo".into()));
+        assert_eq!(ask(&open, &[], "/audit/v1/a%2fb"), Err(Denied::UnknownCluster("a%2fb".into())));
+        assert_eq!(ask(&open, &[("origin", "https://evil.example")], "/"), Err(Denied::WebPage));
+        assert_eq!(ask(&open, &[("authorization", "Bearer x")], "/"), Err(Denied::UnknownToken));
+        let (_dir, listed) = access(&[("a.token", TOKEN)], &["a"], true);
+        assert_eq!(ask(&listed.unwrap(), &[], "/audit/v1/b"), Err(Denied::UnknownCluster("b".into())));
+    }
+
+    #[test]
+    fn bad_token_files_say_where() {
+        let error =
+            |files: &[(&str, &str)], clusters: &[&str]| access(files, clusters, false).1.err().unwrap().to_string();
+        assert!(error(&[], &["a"]).contains("cannot read"));
+        assert!(error(&[("a.token", "\n\n")], &["a"]).contains("holds no token"));
+        assert!(error(&[("a.token", "\nshort")], &["a"]).contains("line 2"));
+        assert!(error(&[("a.token", TOKEN), ("b.token", TOKEN)], &["a", "b"]).contains("also belongs to cluster `a`"));
+    }
+
+    #[test]
+    fn a_reload_takes_the_new_or_keeps_the_old() {
+        let (dir, access) = access(&[("a.token", TOKEN)], &["a"], false);
+        let access = access.unwrap();
+        let retired = access.terms().retired;
+        assert!(!access.reload().unwrap());
+        std::fs::write(dir.path().join("a.token"), "x").unwrap();
+        assert!(access.reload().is_err());
+        let ask = |token: &str| ask(&access, &[("authorization", &format!("Bearer {token}"))], "/");
+        assert!(ask(TOKEN).is_ok() && !retired.is_cancelled());
+        std::fs::write(dir.path().join("a.token"), "a-new-token-0123456").unwrap();
+        assert!(access.reload().unwrap());
+        assert!(ask(TOKEN).is_err() && ask("a-new-token-0123456").is_ok() && retired.is_cancelled());
+    }
+}
