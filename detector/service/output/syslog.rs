@@ -171,17 +171,13 @@ impl Syslog {
         Ok(())
     }
 
-    /// A receiver never writes; reading tells whether it hung up.
+    /// A receiver never writes; reading tells whether it hung up. The millisecond lets the runtime ask the
+    /// kernel: without it, news that already arrived would not be seen.
     async fn alive(&mut self) -> bool {
         let Some(stream) = &mut self.connection else { return false };
         let mut buffer = [0; 256];
-        loop {
-            tokio::select! {
-                biased;
-                read = stream.read(&mut buffer) => if !matches!(read, Ok(1..)) { return false },
-                () = std::future::ready(()) => return true,
-            }
-        }
+        let hung_up = async { while matches!(stream.read(&mut buffer).await, Ok(1..)) {} };
+        tokio::time::timeout(Duration::from_millis(1), hung_up).await.is_err()
     }
 
     async fn ready(&mut self) -> Result<(), Failure> {
