@@ -75,13 +75,13 @@ fn config(json: serde_json::Value) -> Config {
 }
 
 /// Looks until `found` finds something; `what` is told when it does not within 20 seconds.
-async fn until<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+async fn until<T>(what: impl Fn() -> String, mut found: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         if let Some(value) = found() {
             return value;
         }
-        assert!(Instant::now() < deadline, "waited 20 seconds for {what}");
+        assert!(Instant::now() < deadline, "waited 20 seconds for {}", what());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

@@ -135,8 +135,11 @@ impl Memory {
     }
 
     async fn finished(&self) {
-        until("the worker to finish", || (self.state.lock().unwrap().1 == self.alerts.len() as u64).then_some(()))
-            .await;
+        until(
+            || "the worker to finish".to_owned(),
+            || (self.state.lock().unwrap().1 == self.alerts.len() as u64).then_some(()),
+        )
+        .await;
     }
 }
 
@@ -250,7 +253,7 @@ async fn a_dead_output_does_not_slow_another() {
     let (stuck, flowing) = (Memory::of(50), Memory::of(50));
     let workers =
         [Working::start(&dead_config, &stuck, dir.path()), Working::start(&well_config, &flowing, dir.path())];
-    until("the dead output to be tried", || (!dead.got.lock().unwrap().is_empty()).then_some(())).await;
+    until(|| "the dead output to be tried".to_owned(), || (!dead.got.lock().unwrap().is_empty()).then_some(())).await;
     flowing.finished().await;
     assert_eq!((well.taken().len(), stuck.pending()), (50, 50));
     for working in workers {

@@ -33,7 +33,9 @@ impl Smtp {
         let mut command = Command::new(python);
         command.arg(script).arg(dir.path()).arg(mode).args(answers).stderr(log);
         let server = Server::start(&mut command, PACKAGES);
-        let port = until("the SMTP server to listen", || lines(&dir.path().join("port")).first()?.parse().ok()).await;
+        let port =
+            until(|| "the SMTP server to listen".to_owned(), || lines(&dir.path().join("port")).first()?.parse().ok())
+                .await;
         Self { _server: server, dir, certificates, port }
     }
 

@@ -21,18 +21,22 @@ impl Rsyslog {
     /// `port` 0 takes a free one.
     async fn start(dir: &Path, port: u16, tls: Option<&Certificates>) -> Self {
         let (conf, port_file) = (dir.join("rsyslog.conf"), dir.join("port"));
-        let _ = std::fs::remove_file(&port_file);
+        // Left behind by one that was killed.
+        for old in [&port_file, &dir.join("pid")] {
+            let _ = std::fs::remove_file(old);
+        }
         std::fs::write(&conf, configuration(dir, port, tls)).unwrap();
         let rsyslogd = ["/usr/sbin/rsyslogd", "/sbin/rsyslogd"].into_iter().find(|p| Path::new(p).exists());
         let log = std::fs::File::create(dir.join("log")).unwrap();
         let mut command = Command::new(rsyslogd.unwrap_or("rsyslogd"));
         command.arg("-n").arg("-f").arg(&conf).arg("-i").arg(dir.join("pid"));
         let server = Server::start(command.stdout(Stdio::null()).stderr(log), PACKAGES);
-        let what = format!(
-            "rsyslogd to listen (if it lacks a module: {PACKAGES}); it said: see {}",
-            dir.join("log").display()
-        );
-        let port = until(&what, || lines(&port_file).first()?.parse().ok()).await;
+        let log = dir.join("log");
+        let what = || format!("rsyslogd to listen; if it lacks a module: {PACKAGES}; it says: {:?}", lines(&log));
+        // rsyslogd writes down only a port it chose itself.
+        let given = || std::net::TcpStream::connect(("127.0.0.1", port)).ok().map(|_| port);
+        let chosen = || lines(&port_file).first()?.parse().ok();
+        let port = until(what, || if port == 0 { chosen() } else { given() }).await;
         Self { _server: server, port }
     }
 }
@@ -80,7 +84,11 @@ fn ids(dir: &Path) -> Vec<String> {
 }
 
 async fn wait_for(dir: &Path, count: usize) -> Vec<Value> {
-    until(&format!("{count} records at rsyslogd"), || Some(records(dir)).filter(|r| r.len() >= count)).await
+    until(
+        || format!("{count} records at rsyslogd, which has {:?}", ids(dir)),
+        || Some(records(dir)).filter(|r| r.len() >= count),
+    )
+    .await
 }
 
 /// Plain, hostile and large alerts: one record each, nothing cut or torn, text intact.
