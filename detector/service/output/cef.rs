@@ -246,6 +246,7 @@ pub(super) mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
         #[test]
         fn always_valid_and_never_too_large(
             text in "[a-z=|\\\\ \n\\x01\u{1f600}\u{202e}]{0,3000}", max in 1500usize..8000,

@@ -231,6 +231,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
         #[test]
         fn every_limit_is_kept(text in "[a-z<&\n\\x1b\u{202e}é]{0,5000}") {
             let mut alert = sample::hostile(&text);

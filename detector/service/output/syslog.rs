@@ -366,6 +366,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
         #[test]
         fn never_too_large_and_always_whole(text in "[a-z=\"\\]\\\\\n\\x01\u{1f600}]{0,4000}", json in any::<bool>(), max in 2500usize..9000) {
             let mut alert = sample::hostile(&text);
