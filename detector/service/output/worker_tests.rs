@@ -221,6 +221,7 @@ async fn four_refusals_are_not_five_even_among_other_failures() {
 async fn low_levels_and_foreign_records_are_passed_over() {
     let mut list = alerts(3);
     list[0].level = Level::Low;
+    list[2].level = Level::Medium;
     let memory = Memory::of(&list);
     memory.0.lock().unwrap().records[1] = Vec::new();
     let (house, receiver) = (House::new(), Receiver::default());

@@ -3,13 +3,16 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use bytes::Bytes;
 use hmac::{Hmac, Mac};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Either, Full};
+use hyper::body::{Body, Frame};
 use hyper::header::{HeaderMap, LOCATION, RETRY_AFTER};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -33,8 +36,20 @@ enum Say {
     Redirect,
     /// Never answers.
     Hang,
-    /// More than anybody should read.
+    /// Never stops answering.
     Flood,
+}
+
+/// A body without end.
+struct Endless;
+
+impl Body for Endless {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[b'x'; 4096])))))
+    }
 }
 
 struct Got {
@@ -80,7 +95,10 @@ impl Receiver {
         port
     }
 
-    async fn answer(self, request: Request<hyper::body::Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    async fn answer(
+        self,
+        request: Request<hyper::body::Incoming>,
+    ) -> Result<Response<Either<Full<Bytes>, Endless>>, Infallible> {
         let (parts, body) = request.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         let say = self.script.lock().unwrap().pop_front().unwrap_or(Say::Ok);
@@ -92,10 +110,10 @@ impl Receiver {
             Say::Status(status) => answer.status(status).body("no, because".into()),
             Say::Wait(seconds) => answer.status(429).header(RETRY_AFTER, seconds).body("slow down".into()),
             Say::Redirect => answer.status(307).header(LOCATION, "/elsewhere").body(Full::default()),
-            Say::Flood => answer.body(Bytes::from(vec![b'x'; 50 << 20]).into()),
+            Say::Flood => return Ok(answer.body(Either::Right(Endless)).unwrap()),
             Say::Hang => std::future::pending().await,
         };
-        Ok(answer.unwrap())
+        Ok(answer.unwrap().map(Either::Left))
     }
 
     /// Ids of the alerts it took, in order.
@@ -271,8 +289,13 @@ async fn answers_are_bounded_in_time_and_size() {
     let start = Instant::now();
     let slow = output.deliver(&alert("1")).await;
     assert!(matches!(slow, Err(Failure::Retry { .. })) && start.elapsed() < Duration::from_secs(5), "{slow:?}");
+    assert!(matches!(receiver.script.lock().unwrap().pop_front(), Some(Say::Flood)));
+
+    let flood = Receiver::saying(&[Say::Flood]);
+    let mut output = Output::new(&webhook(flood.serve(None).await, json!({ "timeoutSeconds": 60 }))).unwrap();
+    let start = Instant::now();
     let told = output.deliver(&alert("1")).await.unwrap().0;
-    assert!(told.len() < 400, "{}", told.len());
+    assert!(told.len() < 400 && start.elapsed() < Duration::from_secs(30), "{}", told.len());
 }
 
 #[tokio::test]
