@@ -102,13 +102,13 @@ fn fields(alert: &Alert) -> Fields {
     fields
 }
 
-fn header(alert: &Alert) -> String {
+fn header(alert: &Alert, room: usize) -> String {
     let test = if alert.status == Status::Test { "TEST: " } else { "" };
     format!(
         "CEF:0|Lapwing|Lapwing|{}|{}|{test}{}|{}|",
         env!("CARGO_PKG_VERSION"),
-        cef_header(&cap(&alert.rule.id, 100)),
-        cef_header(&cap(&alert.rule.title, 200)),
+        cef_header(&cap(&alert.rule.id, room.min(100))),
+        cef_header(&cap(&alert.rule.title, room.min(200))),
         severity(alert.level)
     )
 }
@@ -118,16 +118,16 @@ fn record(header: &str, fields: &Fields) -> String {
     format!("{header}{}", pairs.join(" "))
 }
 
-/// `alert` as one line of CEF of at most `max` bytes (`max` at least 2000… what a header and short values need).
+/// `alert` as one line of CEF of at most `max` bytes, given at least 1500.
 pub fn encode(alert: &Alert, max: usize) -> String {
-    let (header, mut fields) = (header(alert), fields(alert));
-    let mut line = record(&header, &fields);
+    let mut fields = fields(alert);
+    let mut line = record(&header(alert, VALUE), &fields);
     for bulky in BULKY {
         if line.len() <= max {
             return line;
         }
         fields.retain(|(key, _)| *key != bulky && key.strip_suffix("Label") != Some(bulky));
-        line = record(&header, &fields);
+        line = record(&header(alert, VALUE), &fields);
     }
     let mut room = VALUE;
     while line.len() > max && room > 8 {
@@ -135,7 +135,7 @@ pub fn encode(alert: &Alert, max: usize) -> String {
         for (_, value) in &mut fields {
             *value = cap(value, room).into_owned();
         }
-        line = record(&header, &fields);
+        line = record(&header(alert, room), &fields);
     }
     line
 }
@@ -246,15 +246,16 @@ pub(super) mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
         #[test]
         fn always_valid_and_never_too_large(
-            text in "[a-z=|\\\\ \n\\x01\u{1f600}\u{202e}]{0,3000}", max in 2500usize..8000,
+            text in "[a-z=|\\\\ \n\\x01\u{1f600}\u{202e}]{0,3000}", max in 1500usize..8000,
         ) {
             let mut alert = sample::hostile(&text);
             alert.rule.title = text.clone();
             alert.rule.id = text;
             let line = encode(&alert, max);
-            prop_assert!(line.len() <= max || alert.rule.title.len() > 200, "{}", line.len());
+            prop_assert!(line.len() <= max, "{}", line.len());
             let (_, fields) = read(&line);
             prop_assert!(fields.contains_key("externalId") && fields.contains_key("rt"));
         }

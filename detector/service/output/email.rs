@@ -425,6 +425,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
         #[test]
         fn no_event_adds_a_header(text in "[a-z:\r\n\\x01 é\u{202e}]{0,300}") {
             let mut alert = sample::hostile(&text);

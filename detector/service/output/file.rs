@@ -67,14 +67,19 @@ impl File {
 /// behind when that fails, and a half line somebody else left is ended first.
 pub fn append_line(path: &Path, line: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
-    let length = file.metadata()?.len();
+    let (length, regular) = (file.metadata()?.len(), file.metadata()?.is_file());
     let mut record = Vec::with_capacity(line.len() + 2);
     if !ends_a_line(&mut file, length)? {
         record.push(b'\n');
     }
     record.extend_from_slice(line.as_bytes());
     record.push(b'\n');
-    let written = file.write_all(&record).and_then(|()| file.sync_data());
+    // A pipe or a device has nothing to wait for.
+    let written = file.write_all(&record).and_then(|()| if regular { file.sync_data() } else { Ok(()) });
+    if length == 0 && regular {
+        // A new file is only there after a crash when its directory was written too.
+        sync_parent(path)?;
+    }
     if written.is_err() {
         // A full disk may have taken half of it: that half is no record.
         let _ = file.set_len(length);
@@ -82,8 +87,13 @@ pub fn append_line(path: &Path, line: &str) -> io::Result<()> {
     written
 }
 
+fn sync_parent(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::File::open(parent)?.sync_all()
+}
+
 fn ends_a_line(file: &mut std::fs::File, length: u64) -> io::Result<bool> {
-    if length == 0 || !file.metadata()?.is_file() {
+    if length == 0 {
         return Ok(true);
     }
     let mut last = [0];

@@ -226,6 +226,12 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn names_go_through_the_guard() {
+        assert!(Guarded.resolve("127.1".parse().unwrap()).await.is_err());
+        assert!(Guarded.resolve("localhost".parse().unwrap()).await.is_ok());
+    }
+
     #[test]
     fn a_shown_address_keeps_its_secret() {
         let url = parse("https://hooks.example.org/services/T0/B0/SECRET?token=x").unwrap();

@@ -161,20 +161,8 @@ impl Config {
             found.push("retry.refusedTries: expected 1 to 100".to_owned());
         }
         found.extend(each!(self, c => c.problems()));
-        found.into_iter().map(|p| format!("output `{name}`: {p}")).collect()
+        found
     }
-}
-
-/// Everything wrong with a list of outputs, duplicate names included.
-pub fn problems(configs: &[Config]) -> Vec<String> {
-    let mut found: Vec<String> = configs.iter().flat_map(Config::problems).collect();
-    let mut seen = std::collections::BTreeSet::new();
-    for config in configs {
-        if !seen.insert(config.name()) {
-            found.push(format!("output `{}`: two outputs have this name; names must differ", config.name()));
-        }
-    }
-    found
 }
 
 /// A way out, ready to deliver. Connections are made when the first alert needs one.
@@ -192,9 +180,8 @@ impl Output {
     /// Sets up without connecting. Fails when the settings are wrong or a secret cannot be read.
     pub fn new(config: &Config) -> Result<Self, SetupError> {
         let failed = |problem: String| SetupError { name: config.name().to_owned(), problem };
-        let prefix = format!("output `{}`: ", config.name());
         if let Some(first) = config.problems().into_iter().next() {
-            return Err(failed(first.trim_start_matches(&prefix).to_owned()));
+            return Err(failed(first));
         }
         Ok(match config {
             Config::Stdout(c) => Self::Stdout(stdout::Stdout::new(c)),
@@ -255,7 +242,7 @@ mod tests {
         .unwrap();
         let kinds: Vec<_> = configs.iter().map(Config::kind).collect();
         assert_eq!(kinds, ["stdout", "file", "webhook", "slack", "email", "syslog"]);
-        assert_eq!(problems(&configs), Vec::<String>::new());
+        assert_eq!(configs.iter().flat_map(Config::problems).collect::<Vec<_>>(), Vec::<String>::new());
         assert_eq!(configs[0].min_level(), Level::Low);
         assert_eq!(configs[2].retry().refused_tries, 3);
     }
@@ -268,14 +255,29 @@ mod tests {
     }
 
     #[test]
-    fn names_cannot_leave_the_directory_or_collide() {
-        let configs =
-            parse("[{ name: ../x, type: stdout }, { name: b, type: stdout }, { name: b, type: stdout }]").unwrap();
-        let found = problems(&configs);
-        assert_eq!(found.len(), 2, "{found:?}");
-        assert!(found[0].contains("expected 1 to 63"));
-        assert!(found[1].contains("two outputs"));
-        assert!(Output::new(&configs[0]).is_err());
+    fn a_name_cannot_leave_its_directory() {
+        let config =
+            &parse("[{ name: ../x, type: stdout, retry: { maxWaitSeconds: 0, refusedTries: 0 } }]").unwrap()[0];
+        assert_eq!(config.problems().len(), 3, "{:?}", config.problems());
+        let error = Output::new(config).unwrap_err().to_string();
+        assert!(error.starts_with("output `../x`: name `../x`: expected 1 to 63"), "{error}");
+    }
+
+    #[test]
+    fn the_schema_says_what_serde_does() {
+        let schema = serde_json::to_value(schemars::schema_for!(Config)).unwrap();
+        let schema = jsonschema::validator_for(&schema).unwrap();
+        for (good, json) in [
+            (true, serde_json::json!({ "name": "a", "type": "slack", "urlFile": "x", "minLevel": "high" })),
+            (true, serde_json::json!({ "name": "a", "type": "syslog", "address": "a:1", "tls": { "ca": "x" } })),
+            (false, serde_json::json!({ "name": "a", "type": "stdout", "fromat": "text" })),
+            (false, serde_json::json!({ "name": "a", "type": "stdout", "urlFile": "x" })),
+            (false, serde_json::json!({ "name": "a", "type": "pigeon" })),
+            (false, serde_json::json!({ "name": "a" })),
+        ] {
+            assert_eq!(schema.is_valid(&json), good, "{json}");
+            assert_eq!(serde_json::from_value::<Config>(json.clone()).is_ok(), good, "{json}");
+        }
     }
 
     #[test]

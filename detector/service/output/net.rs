@@ -142,6 +142,13 @@ mod tests {
         assert!(!names_loopback("localhost.example.org"));
     }
 
+    #[tokio::test]
+    async fn a_name_that_resolves_to_loopback_is_refused() {
+        // An old way to write 127.0.0.1 that only the system's resolver understands.
+        assert!(matches!(resolve("127.1", 80).await, Err(NetError::Refused { .. })));
+        assert!(resolve("localhost", 80).await.is_ok());
+    }
+
     #[test]
     fn takes_addresses_apart() {
         assert_eq!(split_address("siem:6514"), Some(("siem", 6514)));

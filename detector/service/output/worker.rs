@@ -67,8 +67,7 @@ impl Next {
 pub trait AlertSource: Send + 'static {
     /// The record after the last one returned (at first: after the cursor). Waits at most `wait` for it.
     fn next(&mut self, wait: Duration) -> io::Result<Next>;
-    /// Everything up to `position` is done; remember that durably, at the latest a second from now or when
-    /// the source is dropped.
+    /// Everything up to `position` is done; remember that durably. What is forgotten is delivered again.
     fn done(&mut self, position: u64) -> io::Result<()>;
     /// How many records lie after the last `done`.
     fn pending(&self) -> u64;
@@ -160,33 +159,47 @@ impl<D: Deliver> Worker<D> {
     /// Delivers until told to stop. A delivery under way then has five seconds to end; what is not
     /// delivered is still in the journal.
     pub async fn run(mut self, source: impl AlertSource) -> Result<(), WorkerError> {
-        let mut source = source;
+        let (mut source, mut passed, mut moved) = (source, None, Instant::now());
         while !self.stop.is_cancelled() {
             let next;
             (source, next) = self.blocking(source, |s| s.next(POLL)).await?;
             self.meter.pending(source.pending());
-            let position = match next {
-                Next::Idle => {
-                    self.idle().await;
-                    continue;
-                }
-                Next::Skip { position } => position,
-                Next::Alert { position, alert } if alert.level < self.min_level => position,
+            let idle = matches!(next, Next::Idle);
+            let (position, handled) = match next {
+                Next::Idle => (passed, false),
+                Next::Skip { position } => (Some(position), false),
+                Next::Alert { position, alert } if alert.level < self.min_level => (Some(position), false),
                 Next::Alert { position, alert } => match self.alert(alert, source.pending()).await {
-                    End::Done => position,
+                    End::Done => (Some(position), true),
                     End::Stopped => break,
                 },
                 Next::Unreadable { position, text, reason } => {
                     match self.bury(DeadLetter { unreadable: text, ..self.letter(reason, 0) }).await {
-                        End::Done => position,
+                        End::Done => (Some(position), true),
                         End::Stopped => break,
                     }
                 }
             };
-            (source, ()) = self.blocking(source, move |s| s.done(position)).await?;
-            self.meter.pending(source.pending());
+            passed = position;
+            // What was only passed over may be passed over again: that is not worth a write each time.
+            if handled || idle || moved.elapsed() > POLL {
+                source = self.advance(source, passed.take()).await?;
+                moved = Instant::now();
+            }
+            if idle {
+                self.idle().await;
+            }
         }
+        self.advance(source, passed).await?;
         Ok(())
+    }
+
+    /// Moves the cursor to `position`, when there is one.
+    async fn advance<S: AlertSource>(&self, source: S, position: Option<u64>) -> Result<S, WorkerError> {
+        let Some(position) = position else { return Ok(source) };
+        let (source, ()) = self.blocking(source, move |s| s.done(position)).await?;
+        self.meter.pending(source.pending());
+        Ok(source)
     }
 
     /// Runs `call` on the source where blocking hurts nobody.
