@@ -10,5 +10,6 @@ pub mod journal;
 pub mod metrics;
 pub mod output;
 pub mod pipeline;
+pub mod ruleset;
 pub mod source;
 pub mod store;
