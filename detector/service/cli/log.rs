@@ -7,13 +7,16 @@ use tracing_subscriber::EnvFilter;
 
 use super::Color;
 
+/// What repeats an error that is told anyway.
+const QUIET: &str = "rustls_platform_verifier=off";
+
 /// Starts logging at `level` (a level or filter directives).
 ///
 /// # Errors
 /// When `level` cannot be read.
 pub fn init(level: &str, color: Color) -> anyhow::Result<()> {
     let filter = EnvFilter::builder()
-        .parse(level)
+        .parse(format!("{QUIET},{level}"))
         .with_context(|| format!("`--log-level {level}`: expected off, error, warn, info, debug or trace"))?;
     let terminal = std::io::stderr().is_terminal();
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);

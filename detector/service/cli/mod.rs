@@ -115,7 +115,10 @@ pub enum Color {
 impl Color {
     /// Whether to colour what goes to a stream that is (not) a terminal.
     pub fn wanted(self, terminal: bool) -> bool {
-        let no_color = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+        self.decide(terminal, std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty()))
+    }
+
+    const fn decide(self, terminal: bool, no_color: bool) -> bool {
         match self {
             Self::Always => true,
             Self::Never => false,
@@ -200,7 +203,11 @@ fn execute(args: impl IntoIterator<Item = impl Into<std::ffi::OsString> + Clone>
             return exit;
         }
     };
-    match run(cli) {
+    settle(run(cli))
+}
+
+fn settle(outcome: anyhow::Result<Exit>) -> Exit {
+    match outcome {
         Ok(exit) => exit,
         Err(error) if is_closed_pipe(&error) => Exit::Good,
         Err(error) => {
@@ -219,8 +226,8 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
     match command {
         Command::Serve(args) => serve::run(args, &globals),
         Command::Scan(args) => scan::run(args, &globals),
-        Command::Search(args) => Ok(Exit::from_code(search::run(args, &globals.data_dir()?)?)),
-        Command::Show(args) => Ok(Exit::from_code(show::run(args, &globals.data_dir()?)?)),
+        Command::Search(args) => Ok(Exit::from_code(search::run(&args, &globals.data_dir()?)?)),
+        Command::Show(args) => Ok(Exit::from_code(show::run(&args, &globals.data_dir()?)?)),
         Command::Output(args) => run_output(args, &globals),
         Command::Rules(args) => rules::run(args, &globals),
         Command::Config(args) => config::run(args, &globals),
@@ -316,13 +323,20 @@ mod tests {
         let pipe = || std::io::Error::from(std::io::ErrorKind::BrokenPipe);
         assert!(is_closed_pipe(&anyhow::Error::from(pipe()).context("writing the table")));
         assert!(is_closed_pipe(&serde_json::Error::io(pipe()).into()));
-        assert!(!is_closed_pipe(&std::io::Error::from(std::io::ErrorKind::NotFound).into()));
+        assert_eq!(settle(Err(pipe().into())), Exit::Good);
+        assert_eq!(settle(Err(std::io::Error::from(std::io::ErrorKind::NotFound).into())), Exit::CouldNotRun);
     }
 
     #[test]
     fn colours_follow_the_flag() {
-        assert!(Color::Always.wanted(false));
-        assert!(!Color::Never.wanted(true));
-        assert!(!Color::Auto.wanted(false));
+        for (color, terminal, no_color, wanted) in [
+            (Color::Always, false, true, true),
+            (Color::Never, true, false, false),
+            (Color::Auto, true, false, true),
+            (Color::Auto, true, true, false),
+            (Color::Auto, false, false, false),
+        ] {
+            assert_eq!(color.decide(terminal, no_color), wanted, "{color:?} {terminal} {no_color}");
+        }
     }
 }

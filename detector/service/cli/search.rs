@@ -335,6 +335,13 @@ mod tests {
         let text = String::from_utf8(out).unwrap();
         assert_eq!((missing, text.lines().count()), (2, 2));
         assert!(text.contains("{\"verb\": \"create\"}\n"), "{text}");
+        originals.events.insert("7:1".parse().unwrap(), "{\"name\":\"\u{9b}2J\"}".into());
+        let printed = |interactive| {
+            let mut out = Vec::new();
+            raw(&mut out, &ask(&index, Query::All), &originals, interactive).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        assert!(printed(false).contains('\u{9b}') && !printed(true).contains('\u{9b}'));
     }
 
     #[test]

@@ -298,6 +298,27 @@ mod tests {
     }
 
     #[test]
+    fn around_is_five_minutes_both_ways_of_the_same_actor_and_cluster() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = filled(dir.path());
+        let mut w = index.writer().unwrap();
+        let alert_at = NOW - AROUND;
+        for (i, (after, cluster)) in
+            [(AROUND, "prod"), (AROUND + 1, "prod"), (-AROUND - 1, "prod"), (0, "dev")].into_iter().enumerate()
+        {
+            let event = EventDoc { time: alert_at + after, cluster, ..exec() };
+            w.add_event(&event, 20, u32::try_from(i).unwrap()).unwrap();
+        }
+        w.add_event(&EventDoc { time: alert_at, actor: "bob", ..exec() }, 21, 0).unwrap();
+        w.commit(Progress::default()).unwrap();
+        let mut out = Vec::new();
+        show(&args("f00dcafe00", Format::Json), &index.searcher().unwrap(), &originals(), &mut out).unwrap();
+        let v: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        let around: Vec<_> = v["around"].as_array().unwrap().iter().map(|h| h["position"].as_str().unwrap()).collect();
+        assert_eq!(around, ["7:0", "20:0"]);
+    }
+
+    #[test]
     fn an_alert_as_json() {
         let (_, text) = shown("f00dcafe00", Format::Json);
         let v: serde_json::Value = serde_json::from_str(&text).unwrap();

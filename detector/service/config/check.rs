@@ -27,18 +27,15 @@ struct Walk<'a> {
 impl<'a> Walk<'a> {
     fn node(&mut self, node: &mut Node, schema: &'a Json, path: &str) {
         let Some(schema) = self.resolve(schema) else { return };
+        if matches!(node.value, Value::Null) {
+            // Also where leaving the key away would be right: a key without a value is a half-written thought.
+            return self.say(node, path, format!("is empty; expected {}, or remove the key", expected(schema)));
+        }
         if let Some(choices) = choices(schema) {
             return self.choice(node, &choices, path);
         }
         if let Some(Json::Array(branches)) = schema.get("oneOf") {
             return self.tagged(node, branches, path);
-        }
-        if matches!(node.value, Value::Null) {
-            if !types(schema).any(|t| t == "null") && types(schema).next().is_some() {
-                let expected = expected(schema);
-                self.say(node, path, format!("is empty; expected {expected}, or remove the key"));
-            }
-            return;
         }
         coerce(node, schema);
         if !fits(node, schema) {
@@ -300,6 +297,7 @@ fn expected(schema: &Schema) -> String {
         Some("boolean") => "`true` or `false`".into(),
         Some("array") => "a list".into(),
         Some("object") => "a map".into(),
+        None if schema.contains_key("oneOf") => "a map".into(),
         _ => "another value".into(),
     }
 }
@@ -327,7 +325,81 @@ pub fn closest<'c>(word: &str, candidates: &[&'c str]) -> Option<&'c str> {
 
 #[cfg(test)]
 mod tests {
-    use super::closest;
+    use schemars::JsonSchema;
+    use serde_json::Value as Json;
+
+    use super::super::{env, tree};
+    use super::{check, closest};
+
+    #[derive(JsonSchema)]
+    #[schemars(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only its schema is looked at")]
+    struct Sample {
+        port: u16,
+        level: Option<Level>,
+        on: Option<bool>,
+        ratio: Option<f64>,
+        labels: Option<std::collections::BTreeMap<String, u8>>,
+    }
+
+    #[derive(JsonSchema)]
+    #[schemars(rename_all = "lowercase")]
+    #[expect(dead_code, reason = "only its schema is looked at")]
+    enum Level {
+        /// With a description, schemars writes enums differently.
+        Low,
+        /// Another.
+        High,
+    }
+
+    /// What is said about `text`, and the values afterwards; every variable `X` holds `x`.
+    fn said(text: &str, x: &str) -> (Vec<String>, Json) {
+        let mut tree = tree::parse(text).unwrap();
+        env::substitute(&mut tree, &|_| Some(x.to_owned()), &mut Vec::new());
+        let problems = check(&mut tree, &schemars::schema_for!(Sample).to_value());
+        (problems.iter().map(ToString::to_string).collect(), tree.to_json())
+    }
+
+    #[test]
+    fn numbers_have_bounds() {
+        let expected = |found| format!("`port`: expected a whole number from 0 to 65535, found the number `{found}`");
+        for number in ["65536", "-1", "1.5"] {
+            assert_eq!(said(&format!("port: {number}"), "").0, [expected(number)]);
+        }
+        assert!(said("port: 65535\nratio: 1\non: true\nlevel: low\nlabels: { a: 255 }", "").0.is_empty());
+        assert_eq!(
+            said("port: 1\nlabels: { a: 256 }", "").0,
+            ["`labels.a`: expected a whole number from 0 to 255, found the number `256`"]
+        );
+    }
+
+    #[test]
+    fn a_key_without_a_value_is_a_problem() {
+        assert_eq!(
+            said("port: 1\nlevel:\nratio: ~", "").0,
+            [
+                "`level`: is empty; expected one of `low`, `high`, or remove the key",
+                "`ratio`: is empty; expected a number, or remove the key"
+            ]
+        );
+    }
+
+    #[test]
+    fn variables_become_what_is_wanted() {
+        let (problems, json) = said("port: ${X}\nratio: ${X}", "8443");
+        assert!(problems.is_empty(), "{problems:?}");
+        assert_eq!(json, serde_json::json!({ "port": 8443, "ratio": 8443 }));
+        assert_eq!(said("port: 1\non: ${X}", "true").1["on"], true);
+    }
+
+    #[test]
+    fn the_value_of_a_variable_is_never_repeated() {
+        for key in ["port", "level", "on", "labels"] {
+            let (problems, _) = said(&format!("{key}: ${{X}}"), "hihg");
+            assert!(problems.iter().any(|p| p.contains("the value of `${X}`")), "{problems:?}");
+            assert!(!problems.iter().any(|p| p.contains("hihg")), "{problems:?}");
+        }
+    }
 
     #[test]
     fn the_close_word_is_found_and_the_far_one_is_not() {

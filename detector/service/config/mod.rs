@@ -231,4 +231,6 @@ fn explains(known: &Problem, other: &Problem) -> bool {
 }
 
 #[cfg(test)]
+mod reference;
+#[cfg(test)]
 mod tests;

@@ -5,17 +5,14 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use lapwing_engine::alert::Level;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What the parts find wrong with their own sections: the section's path and the message. The general
 /// checks run first; a section they complained about is not complained about again.
-pub fn problems(_config: &super::Config) -> Vec<(String, String)> {
-    // With the parts' own types, for example:
-    //   config.sources.webhook.iter().flat_map(|c| c.check()).map(|p| ("sources.webhook".into(), p.to_string()))
-    //   config.outputs.iter().enumerate().flat_map(|(i, c)| …(format!("outputs[{i}]"), …))
-    Vec::new()
+pub fn problems(config: &super::Config) -> Vec<(String, String)> {
+    let outputs = config.outputs.iter().enumerate();
+    outputs.flat_map(|(i, c)| c.problems().into_iter().map(move |p| (format!("outputs[{i}]"), p))).collect()
 }
 
 pub mod webhook {
@@ -118,60 +115,4 @@ pub mod file {
     }
 }
 
-pub mod output {
-    use super::*;
-
-    /// Where alerts go.
-    #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-    #[serde(deny_unknown_fields, rename_all = "camelCase", tag = "type")]
-    pub enum Config {
-        /// Standard output of the service.
-        #[serde(rename_all = "camelCase")]
-        Stdout {
-            /// Name of this output, unique.
-            name: String,
-            /// The least severe alert it receives.
-            #[serde(default)]
-            min_level: Level,
-            /// How an alert is written.
-            #[serde(default)]
-            format: Format,
-        },
-        /// A file, one JSON alert a line.
-        #[serde(rename_all = "camelCase")]
-        File {
-            /// Name of this output, unique.
-            name: String,
-            /// The least severe alert it receives.
-            #[serde(default)]
-            min_level: Level,
-            /// The file to append to.
-            path: PathBuf,
-        },
-        /// Syslog (RFC 5424) over TCP or TLS.
-        #[serde(rename_all = "camelCase")]
-        Syslog {
-            /// Name of this output, unique.
-            name: String,
-            /// The least severe alert it receives.
-            #[serde(default)]
-            min_level: Level,
-            /// `host:port` of the receiver.
-            address: String,
-            /// Authorities to trust instead of the system's.
-            #[serde(default)]
-            ca_file: Option<PathBuf>,
-        },
-    }
-
-    /// The form of an alert on standard output.
-    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-    #[serde(rename_all = "lowercase")]
-    pub enum Format {
-        /// One JSON alert a line.
-        #[default]
-        Ndjson,
-        /// For people.
-        Text,
-    }
-}
+pub use crate::output;

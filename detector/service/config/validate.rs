@@ -135,7 +135,7 @@ impl Checks<'_> {
     fn unique(&mut self, items: &Json, path: &str, key: &str, noun: &str) {
         let mut seen = BTreeMap::new();
         for (i, item) in items.as_array().into_iter().flatten().enumerate() {
-            let Some(name) = item[key].as_str() else { continue };
+            let Some(name) = item[key].as_str().filter(|name| !name.is_empty()) else { continue };
             let path = format!("{path}[{i}].{key}");
             if let Some(first) = seen.get(name) {
                 let what = format!("a second {noun} `{}`, the first is `{first}`; give each its own", shorten(name));
@@ -153,9 +153,13 @@ impl Checks<'_> {
             self.note("outputs", "no output: alerts are stored and can be searched, but nobody is told");
         }
         for (i, output) in outputs.into_iter().flatten().enumerate() {
-            let Some(name) = output["name"].as_str() else { continue };
+            let name = output["name"].as_str().unwrap_or_default();
+            if output.is_object() && (output["name"].is_null() || name.is_empty()) {
+                self.say(&format!("outputs[{i}].name"), "missing; every output needs a name of its own");
+                continue;
+            }
             let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-            if name.is_empty() || name.len() > 63 || !name.chars().all(fits) {
+            if name.len() > 63 || !name.chars().all(fits) {
                 let what = format!("expected 1 to 63 lowercase letters, digits or `-`, found `{}`", shorten(name));
                 self.say(&format!("outputs[{i}].name"), what);
             }

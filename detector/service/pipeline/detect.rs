@@ -13,7 +13,7 @@ use anyhow::Context;
 use lapwing_engine::alert::Alert;
 use lapwing_engine::batch::{Batch, Item};
 use lapwing_engine::engine::{Engine, Output};
-use lapwing_engine::rule::RuleSet;
+use lapwing_engine::rule::set::RuleSet;
 
 use super::snapshot::{self, Stored};
 use super::{alert_record, event_record, now_micros};
@@ -207,7 +207,7 @@ impl Run {
         for (index, n) in &counts.undecidable {
             let told = self.told.undecidable.entry(*index).or_default();
             if *n > *told {
-                let id = self.at.engine.rules().id_of(*index).unwrap_or("unknown");
+                let id = self.at.engine.meta(*index).map_or("unknown", |m| m.id.as_str());
                 metrics.undecidable(id, *n - *told);
                 *told = *n;
             }

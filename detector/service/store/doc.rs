@@ -10,7 +10,7 @@ use tantivy::schema::Field;
 use super::Position;
 use super::schema::Fields;
 
-/// Longer values are cut here, in documents and in queries alike.
+/// Longer values are cut here. A query is shorter than that, so what is cut is found by its beginning.
 pub const MAX_VALUE: usize = 8 * 1024;
 
 /// One event as the index sees it. Empty text means absent.

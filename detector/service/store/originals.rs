@@ -9,6 +9,7 @@ use lapwing_engine::alert::Alert;
 use lapwing_engine::batch::{Batch, Item};
 
 use super::Position;
+use crate::journal::{self, Lsn};
 
 /// Gives back originals by position. The journals are the real one, a map the fake.
 pub trait Originals {
@@ -77,9 +78,21 @@ impl<R: Records> Originals for Journals<R> {
     }
 }
 
-/// The originals of `data_dir`, for reading beside a running daemon.
-pub fn open(_data_dir: &Path) -> anyhow::Result<Box<dyn Originals>> {
-    Ok(Box::new(InMemory::default()))
+impl Records for Option<journal::ReadOnly> {
+    fn record(&self, lsn: u64) -> anyhow::Result<Option<(u8, Vec<u8>)>> {
+        let Some(journal) = self else { return Ok(None) };
+        Ok(journal.get(Lsn(lsn))?.map(|r| (r.kind, r.payload)))
+    }
+}
+
+/// The originals of `data_dir`, for reading beside a running daemon. A journal that is not there
+/// holds nothing.
+pub fn open(data_dir: &Path) -> anyhow::Result<Box<dyn Originals>> {
+    let open = |name: &str| {
+        let dir = data_dir.join(name);
+        dir.is_dir().then(|| journal::open_read_only(&dir)).transpose()
+    };
+    Ok(Box::new(Journals::new(open("journal")?, open("alerts")?)))
 }
 
 #[cfg(test)]
@@ -123,5 +136,24 @@ mod tests {
         assert!(event(6, 0).is_err());
         assert_eq!(journals.alert(2).unwrap(), Some(alert));
         assert_eq!(journals.alert(3).unwrap(), None, "progress is no alert");
+    }
+
+    #[test]
+    fn the_journals_of_a_data_directory_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let alert = crate::store::tests::alert("x", 1, 1);
+        let items = vec![Item::Event("{}".into()), Item::Event("{\"a\":1}".into())];
+        let batch = Batch { cluster: "c".into(), origin: Origin::Webhook, received: 1, items };
+        assert!(open(dir.path()).unwrap().alert(1).unwrap().is_none(), "no journal yet");
+        let append = |name: &str, payload: Vec<u8>| {
+            let (journal, _) = journal::Journal::open(&dir.path().join(name), journal::Options::default()).unwrap();
+            journal.append_blocking(KIND, payload).unwrap().0
+        };
+        let lsn = append("journal", batch.encode());
+        let alert_lsn = append("alerts", serde_json::to_vec(&alert).unwrap());
+        let originals = open(dir.path()).unwrap();
+        assert_eq!(originals.event(Position { lsn, index: 1 }).unwrap().as_deref(), Some("{\"a\":1}"));
+        assert_eq!(originals.event(Position { lsn: lsn + 9, index: 0 }).unwrap(), None);
+        assert_eq!(originals.alert(alert_lsn).unwrap(), Some(alert));
     }
 }

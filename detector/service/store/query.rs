@@ -18,7 +18,7 @@ use lapwing_engine::alert::Level;
 
 use super::field::{self, FieldInfo, Id, Target};
 pub use super::value::Clock;
-use super::{Position, doc, value};
+use super::{Position, value};
 
 /// Bytes of a query.
 pub const MAX_QUERY: usize = 4 * 1024;
@@ -294,7 +294,6 @@ impl<'a> Parser<'a> {
         // These are lower case in the index whatever they were in the event.
         let lower =
             matches!(id, Id::ActorKind | Id::Verb | Id::Action | Id::Subresource | Id::Outcome | Id::Client | Id::Kind);
-        let text = doc::cut(text);
         let text = if lower { text.to_ascii_lowercase() } else { text.to_owned() };
         if prefix {
             return Ok(Query::StartsWith(id, text));

@@ -242,6 +242,7 @@ fn limit_order_and_total() {
     assert_eq!(ask(2, Order::Newest), (vec![8, 3], 4));
     assert_eq!(ask(2, Order::Oldest), (vec![7, 7], 4));
     assert_eq!(ask(0, Order::Oldest), (vec![], 4));
+    assert_eq!(ask(usize::MAX, Order::Oldest), (vec![7, 7, 3, 8], 4));
 }
 
 #[test]

@@ -6,58 +6,94 @@
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
+use aho_corasick::AhoCorasick;
 use regex::{Captures, Regex};
 
 use super::{marker, name};
 
-/// The group `gone` is the credential, perhaps quoted; `name`, where there is one, what it is called.
+/// The group `gone` is the credential, perhaps quoted.
 struct Pattern {
     regex: Regex,
     accept: Accept,
 }
 
-/// Of a name and a value: is this one really a credential?
-type Accept = fn(&str, &str) -> bool;
+/// Of a value: is this one really a credential?
+type Accept = fn(&str) -> bool;
 
-const NAME: &str = r"[\w.-]*(?i-u:passw(?:or)?d|passphrase|pass|pwd|secrets?|token|api[_-]?key|access[_-]?key|secret[_-]?key|private[_-]?key|account[_-]?key|encryption[_-]?key|key[_-]data|redis_?auth|credentials?)[0-9]*";
+/// What a credential is called; what stands before does not matter.
+const NAME: &str = r"(?i-u:passw(?:or)?d|passphrase|pass|pwd|secrets?|token|api[_-]?key|access[_-]?key|secret[_-]?key|private[_-]?key|account[_-]?key|encryption[_-]?key|key[_-]data|_auth|credentials?)[0-9]*";
 
-fn patterns() -> Vec<Pattern> {
+const NAME_NEEDS: [&str; 10] =
+    ["passw", "pass", "pwd", "secret", "token", "key", "_auth", "credential", "key-data", "key_data"];
+
+/// Each with the letters without which it cannot match, in any case.
+fn patterns() -> Vec<(Pattern, &'static [&'static str])> {
     // A quoted value with its quotes (also escaped ones, also without an end), or a bare word.
     // The colon of YAML and JSON needs a blank or a quote behind it: `serviceaccount:token:x` is a name.
     let quoted = r#""(?:[^"\\]|\\.)*(?:"|\\?\z)|'[^']*(?:'|\z)|\\+"[^"]*(?:"|\z)"#;
     let value = format!(r#"{quoted}|[^\s"'&,;\\{{\[|>(<][^\s"'&,;\\]*"#);
-    let any: Accept = |_, _| true;
-    let table: [(String, Accept); 14] = [
+    let any: Accept = |_| true;
+    let table: [(String, Accept, &'static [&'static str]); 14] = [
         // PEM private keys, and base64 of them (a base64 text starts at its first byte, so prefixes are fixed).
-        (r"(?<gone>-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----(?s:.*?)(?:-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----|\z))".into(), any),
-        (r"(?<gone>LS0tLS1CRUdJTi(?:BQUklW|BSU0EgUFJ|BFQyBQ|BPUEVOU1NI|BFTkNSWVBU|BEU0EgUFJ)[A-Za-z0-9+/=_-]*)".into(), any),
-        (r"(?<gone>eyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)?)".into(), any),
-        (r#"(?:(?i-u:(?:proxy-)?authorization)\\*["']?\s*[:=]\s*\\*["']?(?:[A-Za-z]+\s+)?)(?<gone>[^\s"'\\,;&]+)"#.into(), any),
-        (r"(?:\b(?i-u:bearer|basic)\s+)(?<gone>[A-Za-z0-9._~+/=-]{8,})".into(), |_, value| {
+        (r"(?<gone>-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----(?s:.*?)(?:-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----|\z))".into(), any, &["private key"]),
+        (r"(?<gone>LS0tLS1CRUdJTi(?:BQUklW|BSU0EgUFJ|BFQyBQ|BPUEVOU1NI|BFTkNSWVBU|BEU0EgUFJ)[A-Za-z0-9+/=_-]*)".into(), any, &["ls0tls1crudjti"]),
+        (r"(?<gone>eyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)?)".into(), any, &["eyj"]),
+        (r#"(?:(?i-u:authorization)\\*["']?\s*[:=]\s*\\*["']?(?:[A-Za-z]+\s+)?)(?<gone>[^\s"'\\,;&]+)"#.into(), any, &["authorization"]),
+        (r"(?-u:\b)(?i-u:bearer|basic)\s+(?<gone>[A-Za-z0-9._~+/=-]{8,})".into(), |value| {
             value.len() >= 24 || value.bytes().any(|b| b.is_ascii_digit() || b == b'=')
-        }),
-        (r"(?<gone>\b(?:AKIA|ASIA)[0-9A-Z]{16}\b)".into(), any),
-        (r"(?<gone>\b(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,}|glpat-[\w-]{16,}|xox[a-z]-[A-Za-z0-9-]{10,}|AIza[0-9A-Za-z_-]{35}|[rs]k_live_\w{16,}|hvs\.[\w-]{20,}))".into(), any),
-        (r"(?:hooks\.slack\.com/services/)(?<gone>[A-Za-z0-9/]{8,})".into(), any),
-        (r#"(?:://[^\s/:@"'\\<>]*:)(?<gone>[^\s/@"'\\<>]+)@"#.into(), any),
-        (format!(r#"(?:(?<name>{NAME})\\*["']?\s*(?:=|%3[Dd])\s*)(?<gone>{value})"#), named),
-        (format!(r#"(?:(?<name>{NAME})\\*["']?\s*:\s+)(?<gone>{value})"#), named),
-        (format!(r#"(?:(?<name>{NAME})\\*["']?\s*:)(?<gone>{quoted})"#), named),
-        (format!(r#"(?:(?:^|\s)-(?<name>-?{NAME})\s+)(?<gone>{value})"#), |n, v| !v.starts_with('-') && named(n, v)),
-        (r#"(?:\b(?:(?:mysql|mariadb)[\w-]*\b[^|;&\n]*?\s-p|sshpass\s+-p\s*|redis-cli\b[^|;&\n]*?\s-a\s+|curl\b[^|;&\n]*?\s(?:-u|--user)[ =]["']?[^\s:"']+:))(?<gone>[^\s"'\\]+)"#.into(), any),
+        }, &["bearer", "basic"]),
+        (r"(?-u:\b)(?<gone>(?:AKIA|ASIA)[0-9A-Z]{16})(?-u:\b)".into(), any, &["akia", "asia"]),
+        (r"(?-u:\b)(?<gone>gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,}|glpat-[A-Za-z0-9_-]{16,}|xox[a-z]-[A-Za-z0-9-]{10,}|AIza[0-9A-Za-z_-]{35}|[rs]k_live_[A-Za-z0-9]{16,}|hvs\.[A-Za-z0-9_-]{20,})".into(), any, &["ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "xox", "aiza", "k_live_", "hvs."]),
+        (r"hooks\.slack\.com/services/(?<gone>[A-Za-z0-9/]{8,})".into(), any, &["hooks.slack.com"]),
+        (r#"://[^\s/:@"'\\<>]*:(?<gone>[^\s/@"'\\<>]+)@"#.into(), any, &["://"]),
+        (format!(r#"{NAME}\\*["']?\s*(?:=|%3[Dd])\s*(?<gone>{value})"#), named, &NAME_NEEDS),
+        (format!(r#"{NAME}\\*["']?\s*:\s+(?<gone>{value})"#), named, &NAME_NEEDS),
+        (format!(r#"{NAME}\\*["']?\s*:(?<gone>{quoted})"#), named, &NAME_NEEDS),
+        (format!(r#"(?:^|\s)--?[A-Za-z0-9_-]{{0,40}}?{NAME}\s+(?<gone>{value})"#), |v| !v.starts_with('-') && named(v), &NAME_NEEDS),
+        (r#"(?-u:\b)(?:(?:mysql|mariadb)[A-Za-z0-9_-]*(?-u:\b)[^|;&\n]*?\s-p|sshpass\s+-p\s*|redis-cli(?-u:\b)[^|;&\n]*?\s-a\s+|curl(?-u:\b)[^|;&\n]*?\s(?:-u|--user)[ =]["']?[^\s:"']+:)(?<gone>[^\s"'\\]+)"#.into(), any, &["mysql", "mariadb", "sshpass", "redis-cli", "curl"]),
     ];
     table
         .into_iter()
-        .map(|(regex, accept)| Pattern { regex: Regex::new(&regex).expect("the patterns are fixed"), accept })
+        .map(|(regex, accept, needs)| {
+            (Pattern { regex: Regex::new(&regex).expect("the patterns are fixed"), accept }, needs)
+        })
         .collect()
 }
 
-/// A value behind a credential's name, unless it plainly is none.
-fn named(_: &str, value: &str) -> bool {
-    !matches!(value, "true" | "false" | "null" | "none")
+/// The patterns, and one search that says which of them a text can match at all.
+struct Patterns {
+    all: Vec<Pattern>,
+    needs: AhoCorasick,
+    /// Of each needle, its pattern.
+    owner: Vec<usize>,
 }
 
-static PATTERNS: LazyLock<Vec<Pattern>> = LazyLock::new(patterns);
+static PATTERNS: LazyLock<Patterns> = LazyLock::new(|| {
+    let (mut all, mut needles, mut owner) = (Vec::new(), Vec::<&str>::new(), Vec::new());
+    for (index, (pattern, needs)) in patterns().into_iter().enumerate() {
+        all.push(pattern);
+        needles.extend(needs);
+        owner.extend(needs.iter().map(|_| index));
+    }
+    let needs = AhoCorasick::builder()
+        .ascii_case_insensitive(true)
+        .kind(Some(aho_corasick::AhoCorasickKind::DFA))
+        .build(needles)
+        .expect("the needles are fixed");
+    Patterns { all, needs, owner }
+});
+
+impl Patterns {
+    /// A bit for each pattern that could match.
+    fn possible(&self, text: &str) -> u32 {
+        self.needs.find_overlapping_iter(text).fold(0, |bits, found| bits | 1 << self.owner[found.pattern().as_usize()])
+    }
+}
+
+/// A value behind a credential's name, unless it plainly is none.
+fn named(value: &str) -> bool {
+    !matches!(value, "true" | "false" | "null" | "none")
+}
 
 /// `None` when there is nothing to redact.
 pub(super) fn redact(text: &str) -> Option<String> {
@@ -78,7 +114,8 @@ pub(super) fn redact(text: &str) -> Option<String> {
 fn pass(text: &str) -> Option<String> {
     let mut now = Cow::Borrowed(text);
     let mut changed = false;
-    for pattern in PATTERNS.iter() {
+    let possible = PATTERNS.possible(text);
+    for (_, pattern) in PATTERNS.all.iter().enumerate().filter(|(index, _)| possible >> index & 1 == 1) {
         let replaced = pattern.regex.replace_all(&now, |found: &Captures<'_>| match replacement(pattern, found) {
             Some(text) => {
                 changed = true;
@@ -101,8 +138,7 @@ fn replacement(pattern: &Pattern, found: &Captures<'_>) -> Option<String> {
         Some(q) => value[1..].trim_end_matches(q).trim_end_matches('\\'),
         None => value,
     };
-    let name = found.name("name").map_or("", |m| m.as_str());
-    if inner.is_empty() || inner.starts_with("<redacted") || !(pattern.accept)(name, inner) {
+    if inner.is_empty() || inner.starts_with("<redacted") || !(pattern.accept)(inner) {
         return None;
     }
     let from = found.get(0)?;

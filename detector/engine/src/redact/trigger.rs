@@ -39,7 +39,6 @@ const TRIGGERS: [&str; 64] = [
     "redentials",
     "CREDENTIAL",
     "ncryption_key",
-    "CRYPTION_KEY",
     "\"auth\"",
     "\\\"auth\\",
     "_AUTH",
@@ -68,11 +67,12 @@ const TRIGGERS: [&str; 64] = [
     "://",
     // places where they live
     "command=",
-    "\"data\"",
+    "\"data\":",
     "\\\"data\\",
-    "/data",
+    "\"/data",
     "\"env\"",
     "ithub_pat_",
+    "\"data\" ",
     // the same in escapes no API server writes, but some shippers do
     "\\u003d",
     "\\u006",

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use super::detection::read_field;
-use super::file::{CorrelationText, Meta};
+use super::file::{AliasField, CorrelationText, Meta};
 use super::problem::{Fault, Hint, Place, Problems};
 use crate::field::Field;
 
@@ -175,11 +175,11 @@ pub fn unknown_rule<'s>(reference: &str, known: impl Iterator<Item = &'s Meta>) 
 }
 
 fn check_aliases(text: &CorrelationText, metas: &[&Meta], problems: &mut Problems) {
-    for (alias, _, fields) in &text.aliases {
-        for (rule, at, _, _) in fields {
+    for alias in &text.aliases {
+        for AliasField { rule, at, .. } in &alias.fields {
             if !metas.iter().any(|m| m.is(rule)) {
                 let hint = Hint::nearest(rule, metas.iter().map(|m| m.label()));
-                problems.error(*at, Fault::AliasOfOther { alias: alias.clone(), rule: rule.clone(), hint });
+                problems.error(*at, Fault::AliasOfOther { alias: alias.name.clone(), rule: rule.clone(), hint });
             }
         }
     }
@@ -188,15 +188,15 @@ fn check_aliases(text: &CorrelationText, metas: &[&Meta], problems: &mut Problem
 fn keys(names: &[(String, Place)], text: &CorrelationText, metas: &[&Meta], problems: &mut Problems) -> Vec<GroupKey> {
     let mut out = Vec::new();
     for (name, at) in names {
-        let fields: Option<Vec<Field>> = match text.aliases.iter().find(|(alias, _, _)| alias == name) {
+        let fields: Option<Vec<Field>> = match text.aliases.iter().find(|a| a.name == *name) {
             None => read(name, *at, text, problems).map(|field| vec![field; metas.len()]),
-            Some((alias, alias_at, per_rule)) => metas
+            Some(alias) => metas
                 .iter()
-                .map(|meta| match per_rule.iter().find(|(rule, ..)| meta.is(rule)) {
-                    Some((_, _, field, at)) => read(field, *at, text, problems),
+                .map(|meta| match alias.fields.iter().find(|f| meta.is(&f.rule)) {
+                    Some(f) => read(&f.field, f.field_at, text, problems),
                     None => {
-                        let (alias, rule) = (alias.clone(), meta.label().to_owned());
-                        problems.error(*alias_at, Fault::AliasIncomplete { alias, rule });
+                        let (name, rule) = (alias.name.clone(), meta.label().to_owned());
+                        problems.error(alias.at, Fault::AliasIncomplete { alias: name, rule });
                         None
                     }
                 })
@@ -211,7 +211,7 @@ fn read(name: &str, at: Place, text: &CorrelationText, problems: &mut Problems) 
     match read_field(name) {
         Ok(field) => Some(field),
         Err(Fault::UnknownField { name, hint: Hint(None) }) => {
-            let hint = Hint::nearest(&name, text.aliases.iter().map(|(a, ..)| a.as_str()));
+            let hint = Hint::nearest(&name, text.aliases.iter().map(|a| a.name.as_str()));
             problems.error(at, Fault::UnknownField { name, hint });
             None
         }

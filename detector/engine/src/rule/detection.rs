@@ -196,18 +196,18 @@ impl Compiler<'_> {
         match m.kind {
             Kind::Network => self.networks(values, m),
             Kind::Compare(relation) => {
-                let [value] = values else { return self.wrong(&values[0], "lt, lte, gt, gte", "one single number") };
+                let [value] = values else { return self.wrong(&values[0], m.name(), "one single number") };
                 let wanted = match value.value {
                     #[expect(clippy::cast_precision_loss, reason = "a comparison beyond 2^53 may be off by one")]
                     Value::Int(n) => n as f64,
                     Value::Float(n) if n.is_finite() => n,
-                    _ => return self.wrong(value, "lt, lte, gt, gte", "a number"),
+                    _ => return self.wrong(value, m.name(), "a number"),
                 };
                 let part = m.part.map(|p| (p, Vec::new()));
                 Some(Matcher { relation: Some((relation, wanted)), part, ..Matcher::default() })
             }
             _ if m.part.is_some() => {
-                let numbers: Vec<_> = values.iter().map(|v| self.whole_number(v)).collect();
+                let numbers: Vec<_> = values.iter().map(|v| self.whole_number(v, m)).collect();
                 let numbers = numbers.into_iter().collect::<Option<Vec<_>>>()?;
                 Some(Matcher { part: m.part.map(|p| (p, numbers)), ..Matcher::default() })
             }
@@ -219,10 +219,10 @@ impl Compiler<'_> {
         }
     }
 
-    fn whole_number(&mut self, node: &Node) -> Option<i64> {
+    fn whole_number(&mut self, node: &Node, m: &Modifiers) -> Option<i64> {
         match node.value {
             Value::Int(n) => Some(n),
-            _ => self.wrong(node, "minute, hour, day, week, month, year", "a whole number"),
+            _ => self.wrong(node, m.name(), "a whole number"),
         }
     }
 
@@ -258,7 +258,7 @@ impl Compiler<'_> {
         for node in values {
             if node.value == Value::Null {
                 if m.position != Position::Whole || m.base64.is_some() || m.any_dash {
-                    return self.wrong(node, "contains, startswith, endswith, base64, windash", "a text");
+                    return self.wrong(node, m.name(), "a text");
                 }
                 matcher.null = true;
                 continue;
@@ -282,7 +282,7 @@ impl Compiler<'_> {
             None => vec![pattern],
             Some(form) => {
                 let Some(plain) = pattern.as_literal().filter(|t| !t.is_empty()) else {
-                    return self.wrong(node, "base64", "a text without wildcards");
+                    return self.wrong(node, m.name(), "a text without wildcards");
                 };
                 let bytes = m.utf16.map_or_else(|| plain.as_bytes().to_vec(), |u| u.encode(plain));
                 match form {
@@ -330,9 +330,10 @@ impl Compiler<'_> {
     /// Texts without a field: searched in the whole event.
     fn keywords<K: Key>(&mut self, node: &Node, m: Modifiers) -> Option<Expr<K>> {
         let values = node.as_slice();
-        if !matches!(m.kind, Kind::Text | Kind::Regex { .. }) || m.negated || m.part.is_some() {
-            let needs = "a field in front of it";
-            return self.fault(node.at, Fault::ModifierNeeds { name: "this modifier", needs });
+        let searches = matches!(m.kind, Kind::Text | Kind::Regex { .. });
+        if !searches || m.negated || m.part.is_some() || matches!(m.position, Position::StartsWith | Position::EndsWith)
+        {
+            return self.fault(node.at, Fault::ModifierNeedsField(m.name()));
         }
         if values.len() > MAX_PARTS {
             return self.fault(node.at, Fault::TooMany { what: "values", limit: MAX_PARTS });

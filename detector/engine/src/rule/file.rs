@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use chrono::NaiveDate;
 
+pub use super::correlation_text::{Alias, AliasField, CorrelationText};
 use super::problem::{Fault, Hint, Place, Problem, Problems};
 use super::yaml::{self, Node, Value};
 use crate::alert::Level;
@@ -40,24 +41,6 @@ pub struct Detection {
     /// Joined by OR.
     pub conditions: Vec<(String, Place)>,
     /// One text for one meaning.
-    pub canonical: String,
-}
-
-/// `correlation:` as written.
-#[derive(Clone, Debug)]
-pub struct CorrelationText {
-    pub at: Place,
-    pub kind: (String, Place),
-    pub rules: Vec<(String, Place)>,
-    pub group_by: Vec<(String, Place)>,
-    pub timespan_micros: i64,
-    /// `(operator, number)`, joined by AND.
-    pub bounds: Vec<(String, i64, Place)>,
-    /// `condition.field`
-    pub fields: Vec<(String, Place)>,
-    /// alias → (rule, field)
-    pub aliases: Vec<(String, Place, Vec<(String, Place, String, Place)>)>,
-    pub generate: bool,
     pub canonical: String,
 }
 
@@ -278,7 +261,7 @@ impl Reader<'_> {
         meta.suppress_micros = node.get("suppress").and_then(|n| self.span(n, "suppress"));
     }
 
-    fn text(&mut self, node: &Node, key: &'static str, limit: usize) -> Option<String> {
+    pub(super) fn text(&mut self, node: &Node, key: &'static str, limit: usize) -> Option<String> {
         let value = node.get(key).filter(|n| n.value != Value::Null)?;
         let Some(text) = value.scalar_text() else {
             self.expected(value, "a text");
@@ -294,7 +277,7 @@ impl Reader<'_> {
         self.placed_texts(node, key).into_iter().map(|(text, _)| text).collect()
     }
 
-    fn placed_texts(&mut self, node: &Node, key: &'static str) -> Vec<(String, Place)> {
+    pub(super) fn placed_texts(&mut self, node: &Node, key: &'static str) -> Vec<(String, Place)> {
         let Some(value) = node.get(key).filter(|n| n.value != Value::Null) else { return Vec::new() };
         let mut out = Vec::new();
         for item in value.as_slice() {
@@ -416,95 +399,8 @@ impl Reader<'_> {
         Some(FilterText { rules: (!every).then_some(rules), detection })
     }
 
-    fn correlation(&mut self, node: &Node, generate: Option<&Node>) -> Option<CorrelationText> {
-        if !matches!(node.value, Value::Map(_)) {
-            self.expected(node, "a map with `type`, `rules` and `timespan`");
-            return None;
-        }
-        self.keys(node, &["type", "rules", "group-by", "timespan", "condition", "aliases", "generate"], &[]);
-        let kind = self.text(node, "type", 64);
-        let rules = self.placed_texts(node, "rules");
-        for (key, missing, needed) in [
-            ("type", kind.is_none(), "one of event_count, value_count, temporal, temporal_ordered"),
-            ("rules", rules.is_empty(), "the ids or names of the rules to correlate"),
-            ("timespan", node.get("timespan").is_none(), "a time such as `5m`"),
-        ] {
-            if missing {
-                self.problems.error(node.at, Fault::Missing { key, needed });
-            }
-        }
-        let kind_at = node.get("type").map_or(node.at, |n| n.at);
-        let generate = node.get("generate").or(generate);
-        let generate = match generate.map(|n| (n, &n.value)) {
-            None => false,
-            Some((_, Value::Bool(b))) => *b,
-            Some((n, _)) => {
-                self.expected(n, "true or false");
-                false
-            }
-        };
-        let (bounds, fields) = self.count_condition(node);
-        let mut canonical = String::new();
-        node.canonical(&mut canonical);
-        Some(CorrelationText {
-            at: node.at,
-            kind: (kind.unwrap_or_default(), kind_at),
-            rules,
-            group_by: self.placed_texts(node, "group-by"),
-            timespan_micros: node.get("timespan").and_then(|n| self.span(n, "timespan")).unwrap_or_default(),
-            bounds,
-            fields,
-            aliases: self.aliases(node),
-            generate,
-            canonical,
-        })
-    }
-
-    #[expect(clippy::type_complexity, reason = "two lists of named things with places")]
-    fn count_condition(&mut self, node: &Node) -> (Vec<(String, i64, Place)>, Vec<(String, Place)>) {
-        let Some(condition) = node.get("condition") else { return Default::default() };
-        let Value::Map(entries) = &condition.value else {
-            self.expected(condition, "a map such as `gte: 10`");
-            return Default::default();
-        };
-        self.keys(condition, &["gt", "gte", "lt", "lte", "eq", "neq", "field"], &[]);
-        let mut bounds = Vec::new();
-        for entry in entries.iter().filter(|e| e.key != "field") {
-            match entry.value.value {
-                Value::Int(n) if n >= 0 => bounds.push((entry.key.clone(), n, entry.value.at)),
-                _ => self.expected(&entry.value, "a whole number from 0"),
-            }
-        }
-        (bounds, self.placed_texts(condition, "field"))
-    }
-
-    #[expect(clippy::type_complexity, reason = "a map of maps with places")]
-    fn aliases(&mut self, node: &Node) -> Vec<(String, Place, Vec<(String, Place, String, Place)>)> {
-        let Some(aliases) = node.get("aliases") else { return Vec::new() };
-        let Value::Map(entries) = &aliases.value else {
-            self.expected(aliases, "a map of aliases");
-            return Vec::new();
-        };
-        let mut out = Vec::new();
-        for entry in entries {
-            let Value::Map(per_rule) = &entry.value.value else {
-                self.expected(&entry.value, "a map from rule to field");
-                continue;
-            };
-            let mut fields = Vec::new();
-            for e in per_rule {
-                match e.value.scalar_text() {
-                    Some(field) => fields.push((e.key.clone(), e.at, field, e.value.at)),
-                    None => self.expected(&e.value, "the name of a field"),
-                }
-            }
-            out.push((entry.key.clone(), entry.at, fields));
-        }
-        out
-    }
-
     /// `90m` to microseconds.
-    fn span(&mut self, node: &Node, key: &'static str) -> Option<i64> {
+    pub(super) fn span(&mut self, node: &Node, key: &'static str) -> Option<i64> {
         let text = node.scalar_text().unwrap_or_default();
         let micros = parse_span(&text);
         if micros.is_none() {
@@ -523,7 +419,11 @@ fn parse_span(text: &str) -> Option<i64> {
         'd' => 86_400,
         _ => return None,
     };
-    let number: i64 = text[..text.len() - 1].parse().ok().filter(|n| *n > 0)?;
+    let number: i64 = text.strip_suffix(unit)?.parse().ok().filter(|n| *n > 0)?;
     // More than a year is a slip of the finger.
     number.checked_mul(seconds).filter(|s| *s <= 366 * 86_400).map(|s| s * 1_000_000)
 }
+
+#[cfg(test)]
+#[path = "file_tests.rs"]
+mod tests;

@@ -5,6 +5,7 @@
 
 pub mod condition;
 pub mod correlation;
+mod correlation_text;
 pub mod detection;
 pub mod explain;
 pub mod expr;
@@ -17,6 +18,7 @@ pub mod modifier;
 pub mod pattern;
 pub mod problem;
 pub mod set;
+pub mod tests;
 #[cfg(test)]
 mod values_tests;
 pub mod view;

@@ -95,6 +95,45 @@ impl Modifiers {
         base64: None,
         part: None,
     };
+
+    /// The name of the modifier that decides what a value has to be; for messages.
+    pub const fn name(&self) -> &'static str {
+        match (self.kind, self.base64, self.position) {
+            (Kind::Regex { .. }, ..) => "re",
+            (Kind::Network, ..) => "cidr",
+            (Kind::Exists, ..) => "exists",
+            (Kind::FieldRef, ..) => "fieldref",
+            (Kind::Element, ..) => "any",
+            (Kind::Compare(Relation::Less), ..) => "lt",
+            (Kind::Compare(Relation::LessOrEqual), ..) => "lte",
+            (Kind::Compare(Relation::Greater), ..) => "gt",
+            (Kind::Compare(Relation::GreaterOrEqual), ..) => "gte",
+            (Kind::Text, Some(Base64::Whole), _) => "base64",
+            (Kind::Text, Some(Base64::Offset), _) => "base64offset",
+            (Kind::Text, None, _) if self.any_dash => "windash",
+            (Kind::Text, None, Position::Contains) => "contains",
+            (Kind::Text, None, Position::StartsWith) => "startswith",
+            (Kind::Text, None, Position::EndsWith) => "endswith",
+            (Kind::Text, None, Position::Whole) => match self.part {
+                Some(part) => part.name(),
+                None if self.negated => "neq",
+                None => "cased",
+            },
+        }
+    }
+}
+
+impl TimePart {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Minute => "minute",
+            Self::Hour => "hour",
+            Self::Day => "day",
+            Self::Week => "week",
+            Self::Month => "month",
+            Self::Year => "year",
+        }
+    }
 }
 
 /// Every modifier there is, for did-you-mean.

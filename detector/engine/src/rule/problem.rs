@@ -132,6 +132,10 @@ pub enum Fault {
     WrongValue { modifier: &'static str, expected: &'static str, found: String },
     #[error("modifier `all` on one single value changes nothing; drop it or give a list")]
     PointlessAll,
+    #[error(
+        "modifier `{0}` needs a field; without one the whole event is searched, with `all`, `cased`, `contains` or `re`"
+    )]
+    ModifierNeedsField(&'static str),
     #[error("a search text without a field must not be empty")]
     EmptyKeyword,
     #[error("`{0}` cannot be read as a path; expected names joined by dots, as in `securityContext.privileged`")]
@@ -231,7 +235,9 @@ impl Problems {
         self.list.iter().filter(|p| p.severity == Severity::Error).count()
     }
 
-    pub fn into_list(self) -> Vec<Problem> {
+    /// In the order of the file.
+    pub fn into_list(mut self) -> Vec<Problem> {
+        self.list.sort_by_key(|p| p.place);
         self.list
     }
 }
@@ -250,8 +256,8 @@ mod tests {
         problems.warn(Place::default(), fault);
         let list = problems.into_list();
         let text = "rule `exec`: unknown field `objectRef.subresourse`; did you mean `objectRef.subresource`?";
-        assert_eq!(list[0].to_string(), format!("rules/x.yml:12:5: {text}"));
-        assert_eq!(list[1].to_string(), format!("rules/x.yml: warning: {text}"));
+        assert_eq!(list[0].to_string(), format!("rules/x.yml: warning: {text}"));
+        assert_eq!(list[1].to_string(), format!("rules/x.yml:12:5: {text}"));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::condition::Cond;
 use super::correlation::{self, Correlation, Named, Part};
 use super::detection::Placeholders;
 use super::file::{Body, Document, FilterText, Meta, RuleFile};
+use super::index::{Index, Keys};
 use super::problem::{Fault, Hint, Place, Problem, Problems, Severity};
 use super::{Detector, Filter, Rule};
 use crate::alert::Level;
@@ -32,6 +33,7 @@ pub struct LoadOptions {
 pub struct RuleSet {
     rules: Vec<Rule>,
     correlations: Vec<Correlation>,
+    index: Index,
     /// For each rule, whether it makes findings of its own.
     speaks: Vec<bool>,
     warnings: Vec<Problem>,
@@ -60,7 +62,8 @@ impl RuleSet {
         let mut problems = loader.problems;
         problems.sort_by(|a, b| (&a.path, a.place).cmp(&(&b.path, b.place)));
         let (errors, warnings) = problems.into_iter().partition(|p: &Problem| p.severity == Severity::Error);
-        (Self { rules, correlations, speaks, warnings }, errors)
+        let index = Index::new(&rules);
+        (Self { rules, correlations, index, speaks, warnings }, errors)
     }
 
     pub fn rules(&self) -> &[Rule] {
@@ -69,6 +72,11 @@ impl RuleSet {
 
     pub fn correlations(&self) -> &[Correlation] {
         &self.correlations
+    }
+
+    /// Positions of the rules that could match an event with these keys, into `out`.
+    pub fn candidates(&self, keys: &Keys<'_>, out: &mut Vec<u32>) {
+        self.index.candidates(keys, out);
     }
 
     pub fn warnings(&self) -> &[Problem] {
@@ -373,3 +381,7 @@ fn leave_out(detector: Detector, at: Place, problems: &mut Problems) -> Detector
         _ => detector,
     }
 }
+
+#[cfg(test)]
+#[path = "set_tests.rs"]
+mod tests;

@@ -152,10 +152,10 @@ fn retry_after_does_not_use_up_tries() {
     let (tally, seen) = replayed(1, &[Answer::RetryAfter(429, "1"); 10], &[]);
     assert_eq!(tally, Tally { events: 1, batches: 1, retries: 10, ..Tally::default() });
     assert_eq!(seen.requests.len(), 11);
-    // The eleventh time is a failed try: 11 requests each for 4 tries, and the fifth succeeds.
-    let (tally, seen) = replayed(1, &[Answer::RetryAfter(503, "0"); 44], &[]);
-    assert_eq!(tally.events, 1);
-    assert_eq!(seen.requests.len(), 45);
+    // The eleventh time is a failed try: 5 tries of 11 requests.
+    let (tally, seen) = replayed(1, &[Answer::RetryAfter(503, "0"); 56], &[]);
+    assert_eq!(tally, Tally { lost: 1, retries: 54, ..Tally::default() });
+    assert_eq!(seen.requests.len(), 55);
 }
 
 #[test]
@@ -181,6 +181,20 @@ fn credentials_never_go_over_plain_http() {
     let args = args(&["x", "--to", "http://h/", "--token-file", "t"]);
     assert!(target(&args).unwrap_err().to_string().contains("HTTPS only"));
     assert!(target(&self::args(&["x", "--to", "ftp://h/"])).is_err());
+}
+
+#[test]
+fn the_address_is_what_client_go_makes_of_it() {
+    for (to, cluster, expected) in [
+        ("https://h:8443/hooks/audit/?secret=1#x", None, "https://h:8443/hooks/audit?timeout=30s"),
+        ("https://h/hooks/", Some("prod"), "https://h/hooks?timeout=30s"),
+        ("https://h", Some("prod"), "https://h/audit/v1/prod?timeout=30s"),
+        ("https://h/", None, "https://h/?timeout=30s"),
+    ] {
+        let mut line = vec!["x", "--to", to];
+        line.extend(cluster.iter().flat_map(|name| ["--cluster", name]));
+        assert_eq!(target(&args(&line)).unwrap().as_str(), expected);
+    }
 }
 
 #[test]

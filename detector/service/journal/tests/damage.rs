@@ -91,6 +91,52 @@ fn after_a_torn_commit_the_log_goes_on_in_a_new_segment() {
 }
 
 #[test]
+fn a_segment_without_a_record_is_replaced_in_the_chain() {
+    let dir = dir();
+    for _ in 0..2 {
+        let (journal, _) = open(dir.path());
+        fill(&journal, 2);
+    }
+    OpenOptions::new().write(true).open(last_segment(dir.path())).unwrap().set_len(HEADER_LEN).unwrap();
+    fs::write(dir.path().join("00000000000000000009.new"), b"half a header").unwrap();
+    let (journal, recovery) = open(dir.path());
+    assert_eq!(recovery, Recovery { last: Lsn(2), ..Recovery::default() });
+    fill(&journal, 2);
+    journal.close();
+    assert_eq!(everything(dir.path()), ((1..=4).collect(), vec![]));
+    assert_chained(dir.path());
+    assert!(!dir.path().join("00000000000000000009.new").exists());
+}
+
+#[test]
+fn neighbours_lost_together_are_one_gap() {
+    let dir = dir();
+    let bytes = sample(dir.path());
+    let (at, _) = blocks(&bytes).into_iter().rfind(|(_, b)| b.n_records == 4).unwrap();
+    let fourth = at + (BLOCK_HEAD + RECORD_HEAD) as u64;
+    flip(&last_segment(dir.path()), fourth);
+    flip(&last_segment(dir.path()), fourth + (payload(4).len() + RECORD_HEAD) as u64);
+    assert_eq!(everything(dir.path()), (vec![1, 2, 3, 6, 7], vec![(4, 5)]));
+}
+
+#[test]
+fn a_lost_mark_hides_no_commit_behind_it() {
+    let dir = dir();
+    let bytes = sample(dir.path());
+    let path = last_segment(dir.path());
+    let keys = Keys::new(&Header::decode(&bytes).unwrap().salt);
+    let (mark, block) = blocks(&bytes).pop().unwrap();
+    assert_eq!(block.n_records, 0);
+    let mut last = Vec::new();
+    frame(&mut last, &keys, mark + PAGE, 8, &[Stored::new(1, payload(8))]);
+    let image = [&bytes[..mark as usize], &[0; PAGE as usize], &last].concat();
+    fs::write(&path, image).unwrap();
+    assert_eq!(everything(dir.path()), ((1..=8).collect(), vec![]));
+    let (_, recovery) = open(dir.path());
+    assert_eq!((recovery.last, recovery.gaps.len(), recovery.torn), (Lsn(8), 0, None));
+}
+
+#[test]
 fn a_flipped_bit_anywhere_costs_at_most_the_record_it_is_in() {
     let dir = dir();
     let bytes = sample(dir.path());

@@ -74,6 +74,17 @@ fn last_segment(dir: &Path) -> PathBuf {
     segment_path(dir, list_segments(dir).unwrap().last().unwrap().0)
 }
 
+/// Every segment names the one before it, with a hash that holds.
+fn assert_chained(dir: &Path) {
+    assert!(verify(dir).unwrap().is_clean());
+    let mut before = 0;
+    for (first, _) in list_segments(dir).unwrap() {
+        let header = segment::Header::decode(&fs::read(segment_path(dir, first)).unwrap()).unwrap();
+        assert_eq!((header.first_lsn, header.previous.first), (first, before));
+        before = first;
+    }
+}
+
 fn flip(path: &Path, at: u64) {
     let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
     let mut byte = [0];
@@ -96,6 +107,7 @@ fn what_was_appended_is_read_back_in_order_across_segments_and_restarts() {
     assert_eq!(everything(dir.path()), ((1..=450).collect(), vec![]));
     let report = verify(dir.path()).unwrap();
     assert!(report.is_clean() && report.torn.is_none(), "{report:?}");
+    assert_chained(dir.path());
     assert_eq!(report.segments.iter().map(|s| s.records).sum::<u64>(), 450);
 }
 
@@ -237,6 +249,7 @@ fn get_finds_any_record_and_nothing_else() {
         assert_eq!((inside.lsn, &inside.payload), (Lsn(lsn), &payload(lsn)));
         assert_eq!(beside.get(Lsn(lsn)).unwrap().unwrap(), inside);
     }
+    assert_eq!(drain(&mut beside.reader(Lsn(130))), ((131..=140).collect(), vec![]), "from inside a group");
     for lsn in [0, 141, u64::MAX] {
         assert_eq!(beside.get(Lsn(lsn)).unwrap(), None);
         assert_eq!(journal.get(Lsn(lsn)).unwrap(), None);
