@@ -93,6 +93,8 @@ pub struct Metrics {
     pub journal_bytes: IntGauge,
     /// Seconds one `fdatasync` of the journal took.
     pub journal_fsync: Histogram,
+    /// Damaged places met while reading the journal.
+    pub journal_damage: IntCounter,
     /// Journal records the engine has still to read.
     pub engine_lag: IntGauge,
     /// Journal records the indexer has still to read.
@@ -235,6 +237,7 @@ impl Metrics {
                 "Time one fdatasync of the journal took.",
                 vec![0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0],
             )?,
+            journal_damage: counter(&r, "journal_damage_total", "Damaged places met while reading the journal.")?,
             engine_lag: gauge(&r, "engine_lag_records", "Journal records the engine has still to read.")?,
             index_lag: gauge(&r, "index_lag_records", "Journal records the indexer has still to read.")?,
             index_docs: gauge(&r, "index_docs", "Documents in the index.")?,
@@ -299,6 +302,14 @@ impl Metrics {
         // Also when nothing died, so that the series exists before the first dead letter.
         let dead = if outcome == Outcome::Dead { alerts } else { 0 };
         self.output_dead.with_label_values(&[output]).inc_by(dead);
+    }
+
+    /// Alerts that outputs have still to deliver, all together.
+    pub fn output_backlog(&self) -> i64 {
+        use prometheus::core::Collector;
+        let families = self.output_pending.collect();
+        let values = families.iter().flat_map(|f| f.get_metric()).map(|m| m.get_gauge().get_value());
+        values.sum::<f64>() as i64
     }
 
     /// What an output has before it: how many alerts, and the age of the oldest in seconds.

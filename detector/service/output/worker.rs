@@ -264,7 +264,7 @@ impl<D: Deliver> Worker<D> {
     }
 
     fn delivered(&mut self, alert: &Alert, tries: u32) {
-        self.meter.delivery(Outcome::Ok);
+        self.meter.delivery(Outcome::Delivered);
         self.meter.oldest(0.0);
         self.waiting = None;
         if tries > 1 {

@@ -3,11 +3,11 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-use prometheus::Registry;
 use tokio::sync::Notify;
 
 use super::*;
-use crate::output::metrics::OutputMetrics;
+use crate::metrics::Metrics;
+use crate::output::metrics::Meter;
 use crate::output::{sample, stdout};
 
 /// Records by position (1, 2, …) and a cursor, shared with the test.
@@ -116,7 +116,7 @@ impl Receiver {
 
 struct House {
     dir: tempfile::TempDir,
-    registry: Registry,
+    metrics: std::sync::Arc<Metrics>,
     stop: CancellationToken,
 }
 
@@ -124,12 +124,12 @@ impl House {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("outputs")).unwrap();
-        Self { dir, registry: Registry::new(), stop: CancellationToken::new() }
+        Self { dir, metrics: std::sync::Arc::new(Metrics::new([""; 0])), stop: CancellationToken::new() }
     }
 
     fn worker(&self, receiver: &Receiver) -> Worker<Receiver> {
         let settings = stdout::Config { name: "out".to_owned(), ..stdout::Config::default() };
-        let meter = OutputMetrics::register(&self.registry).unwrap().of("out");
+        let meter = Meter::new(std::sync::Arc::clone(&self.metrics), "out");
         Worker::new(&Config::Stdout(settings), receiver.clone(), self.dir.path(), meter, self.stop.clone())
     }
 
@@ -147,7 +147,7 @@ impl House {
     }
 
     fn count(&self, metric: &str, outcome: Option<&str>) -> f64 {
-        let text = prometheus::TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap();
+        let text = String::from_utf8(self.metrics.render()).unwrap();
         let wanted = |l: &&str| l.starts_with(&format!("{metric}{{")) && outcome.is_none_or(|o| l.contains(o));
         let line = text.lines().find(wanted).unwrap();
         line.rsplit(' ').next().unwrap().parse().unwrap()
@@ -168,7 +168,7 @@ async fn delivers_in_order_and_moves_the_cursor() {
     house.run(&receiver, &memory).await;
     assert_eq!(receiver.taken(), ["1", "2", "3", "4", "5"]);
     assert_eq!(memory.cursor(), 5);
-    assert_eq!(house.count("lapwing_output_deliveries_total", Some("ok")), 5.0);
+    assert_eq!(house.count("lapwing_output_deliveries_total", Some("delivered")), 5.0);
     assert_eq!(house.count("lapwing_output_pending", None), 0.0);
 }
 

@@ -15,6 +15,7 @@ use lapwing_engine::batch::{Batch, Item};
 use lapwing_engine::engine::{Engine, Output};
 use lapwing_engine::rule::set::RuleSet;
 
+use super::positions::Positions;
 use super::snapshot::{self, Stored};
 use super::{alert_record, event_record, now_micros};
 use crate::journal::{Journal, Lsn, Record};
@@ -57,6 +58,7 @@ struct Run {
     /// Alerts up to here were durable before this start.
     durable_before: u64,
     last: u64,
+    positions: Positions,
     now: i64,
     pending: Vec<Alert>,
     marked: Instant,
@@ -78,13 +80,13 @@ impl Detect {
     /// Runs until told to stop; an error means the journals cannot be trusted and the process must end.
     pub fn run(mut self) -> anyhow::Result<()> {
         let snapshot = snapshot::newest(&self.state, self.events.durable().0).context("reading snapshots")?;
-        let (start, alert_start) = match snapshot {
+        let (start, alert_start, positions) = match snapshot {
             Some(stored) => {
-                let at = (stored.lsn, stored.alert_lsn);
+                let at = (stored.lsn, stored.alert_lsn, stored.positions);
                 self.engine.restore(stored.engine).context("the newest snapshot does not fit this version")?;
                 at
             }
-            None => (0, 0),
+            None => (0, 0, Positions::default()),
         };
         let durable_before = last_mark(&self.alerts, alert_start)?.max(start);
         if durable_before > start || start > 0 {
@@ -96,6 +98,7 @@ impl Detect {
             at: self,
             durable_before,
             last: start,
+            positions,
             now: 0,
             pending: Vec::new(),
             marked: now,
@@ -148,7 +151,7 @@ impl Run {
                     self.at.events.wait_past(Lsn(self.last), WAIT);
                 }
                 Err(error) => {
-                    self.at.metrics.journal_damage();
+                    self.at.metrics.journal_damage.inc();
                     tracing::error!(%error, "journal is damaged here; the events in it could not be judged");
                 }
             }
@@ -181,6 +184,7 @@ impl Run {
 
     fn batch(&mut self, batch: &Batch, lsn: Lsn, out: &mut Output) {
         self.now = self.now.max(batch.received);
+        self.positions.take(&batch.origin);
         for (index, item) in batch.items.iter().enumerate() {
             let Item::Event(text) = item else { continue };
             let position = || format!("{}:{index}", lsn.0);
@@ -200,10 +204,10 @@ impl Run {
             metrics.alert(alert.level);
         }
         let counts = self.at.engine.counts();
-        metrics.repeated(counts.repeated - std::mem::replace(&mut self.told.repeated, counts.repeated));
-        metrics.truncated(counts.truncated - std::mem::replace(&mut self.told.truncated, counts.truncated));
+        metrics.duplicates.inc_by(counts.repeated - std::mem::replace(&mut self.told.repeated, counts.repeated));
+        metrics.truncated.inc_by(counts.truncated - std::mem::replace(&mut self.told.truncated, counts.truncated));
         let evicted = self.at.engine.evicted();
-        metrics.window_evictions(evicted.saturating_sub(std::mem::replace(&mut self.told.evicted, evicted)));
+        metrics.window_evictions.inc_by(evicted.saturating_sub(std::mem::replace(&mut self.told.evicted, evicted)));
         for (index, n) in &counts.undecidable {
             let told = self.told.undecidable.entry(*index).or_default();
             if *n > *told {
@@ -281,7 +285,12 @@ impl Run {
 
     fn save(&mut self) -> anyhow::Result<()> {
         let stored =
-            Stored { lsn: self.last, alert_lsn: self.at.alerts.durable().0, engine: self.at.engine.snapshot() };
+            Stored {
+                lsn: self.last,
+                alert_lsn: self.at.alerts.durable().0,
+                positions: self.positions.clone(),
+                engine: self.at.engine.snapshot(),
+            };
         self.saved = Instant::now();
         if self.last <= self.saved_lsn || self.last < self.durable_before {
             return Ok(());

@@ -151,7 +151,7 @@ impl Run<'_> {
                 Item::Event(text) if self.seen.first(xxh3_64(text.as_bytes())) => {
                     self.event(&batch, text, record.lsn.0, index)?;
                 }
-                Item::Event(_) => self.at.metrics.duplicate(batch.origin.name()),
+                Item::Event(_) => self.at.metrics.duplicates.inc(),
                 Item::Reject { reason, detail, excerpt } => {
                     let reject = RejectDoc {
                         time: batch.received,

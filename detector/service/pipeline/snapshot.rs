@@ -12,6 +12,8 @@ use lapwing_engine::engine::Snapshot;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::positions::Positions;
+
 const MAGIC: &[u8; 8] = b"LWSNAP01";
 const KEPT: usize = 2;
 
@@ -22,6 +24,7 @@ pub struct Stored {
     pub lsn: u64,
     /// The alert journal held this much when it was taken.
     pub alert_lsn: u64,
+    pub positions: Positions,
     pub engine: Snapshot,
 }
 
@@ -83,7 +86,7 @@ mod tests {
 
     fn stored(lsn: u64) -> Stored {
         let engine = serde_json::from_value(serde_json::json!({"windows": {}, "groups": [], "fired": [], "blind": []}));
-        Stored { lsn, alert_lsn: 7, engine: engine.expect("an empty snapshot") }
+        Stored { lsn, alert_lsn: 7, positions: Positions::default(), engine: engine.expect("an empty snapshot") }
     }
 
     #[test]

@@ -27,16 +27,6 @@ pub enum Refused {
     Closed,
 }
 
-/// The sources that fetch by themselves.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize, schemars::JsonSchema)]
-#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
-pub struct Config {
-    /// Audit log files to follow through rotation.
-    pub files: Vec<file::Config>,
-    /// Kafka consumers.
-    pub kafka: Vec<kafka::Config>,
-}
-
 /// Microseconds since the epoch.
 fn now() -> i64 {
     chrono::Utc::now().timestamp_micros()

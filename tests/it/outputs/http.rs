@@ -16,7 +16,8 @@ use hyper::body::{Body, Frame};
 use hyper::header::{HeaderMap, LOCATION, RETRY_AFTER};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use lapwing::output::metrics::OutputMetrics;
+use lapwing::metrics::Metrics;
+use lapwing::output::metrics::Meter;
 use lapwing::output::worker::{AlertSource, DeadLetter, Next, Worker, dead_letters};
 use lapwing::output::{Config, Failure, Output};
 use lapwing_engine::alert::Alert;
@@ -189,7 +190,7 @@ impl Working {
     fn start(config: &Config, memory: &Memory, dir: &Path) -> Self {
         std::fs::create_dir_all(dir.join("outputs")).unwrap();
         let stop = CancellationToken::new();
-        let meter = OutputMetrics::register(&prometheus::Registry::new()).unwrap().of(config.name());
+        let meter = Meter::new(std::sync::Arc::new(Metrics::new([""; 0])), config.name());
         let worker = Worker::new(config, Output::new(config).unwrap(), dir, meter, stop.clone());
         Self { stop, task: tokio::spawn(worker.run(memory.clone())) }
     }
