@@ -19,7 +19,7 @@ const SHOWN_ANSWER: usize = 300;
 pub struct Answer {
     pub status: StatusCode,
     pub retry_after: Option<Duration>,
-    /// At most [`MAX_ANSWER`] bytes.
+    /// At most 64 KiB.
     pub body: String,
 }
 
