@@ -9,6 +9,7 @@ pub mod input;
 pub mod journal;
 pub mod metrics;
 pub mod output;
-pub mod pipeline;
+// pub mod pipeline;
+pub mod ruleset;
 pub mod source;
 pub mod store;

@@ -1,2 +1,5 @@
-//! x
-fn main() {}
+//! The `lapwing` program. Everything is in the library; see `cli`.
+
+fn main() -> std::process::ExitCode {
+    lapwing::cli::main()
+}

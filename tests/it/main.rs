@@ -1,4 +1,5 @@
-//! Lapwing as a whole: the real program and real servers around it.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+//! Integration tests: the real program and real servers. One binary, one module a subject.
 
+mod daemon;
 mod grafana;
+mod outputs;

@@ -6,8 +6,12 @@
 
 pub mod alert;
 pub mod batch;
+pub mod engine;
 pub mod event;
 pub mod facts;
 pub mod field;
+pub mod group;
 pub mod redact;
 pub mod rule;
+pub mod window;
+pub mod words;

@@ -1,1 +1,31 @@
-//! stub
+//! From bytes to events: whatever shape a sender or a file uses, one item at a time.
+//!
+//! [`Events`] reads a stream in constant memory; [`split`] is the same for a body in memory and
+//! returns what is journaled. Neither decides what an event means.
+
+mod reader;
+mod scan;
+mod split;
+
+pub use reader::{Events, Progress, Unreadable};
+pub use split::{item, split};
+
+/// What one event may cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of one event. A larger one loses `requestObject` and `responseObject` and is marked with
+    /// [`BODIES_DROPPED`]; one that is larger even then is rejected.
+    pub item: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { item: 16 << 20 }
+    }
+}
+
+/// Annotation of an event that lost its bodies because it was too large.
+pub const BODIES_DROPPED: &str = "lapwing.dev/bodies-dropped";
+
+/// Longest excerpt kept of something unreadable, in bytes.
+pub const EXCERPT: usize = 4096;

@@ -1,1 +1,293 @@
-//! stub
+//! Ways out: each output takes one alert at a time and says whether the receiver has it.
+//!
+//! One file per output, one encoding function per format ([`encode`]), the words of an alert written once
+//! ([`text`]). An output delivers a single alert and knows nothing of queues; order, retries and dead
+//! letters are the [`worker`]'s, one per output, so that a dead receiver slows nobody else.
+
+pub mod cef;
+pub mod email;
+pub mod encode;
+pub mod file;
+pub mod http;
+pub mod metrics;
+pub mod net;
+pub mod sample;
+pub mod secret;
+pub mod slack;
+pub mod stdout;
+pub mod syslog;
+pub mod text;
+pub mod tls;
+pub mod webhook;
+pub mod worker;
+
+use std::path::Path;
+use std::time::Duration;
+
+use lapwing_engine::alert::{Alert, Level};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// One output of the configuration, told apart by `type`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum Config {
+    /// Standard output, as text or NDJSON.
+    Stdout(stdout::Config),
+    /// A file, one JSON object a line.
+    File(file::Config),
+    /// A signed HTTP request (Standard Webhooks).
+    Webhook(webhook::Config),
+    /// A Slack incoming webhook.
+    Slack(slack::Config),
+    /// E-mail over SMTP.
+    Email(email::Config),
+    /// Syslog (RFC 5424) over TCP or TLS, carrying CEF or JSON.
+    Syslog(syslog::Config),
+}
+
+/// How stubborn an output is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct Retry {
+    /// Longest wait between two tries, in seconds (1 to 3600). What may pass by itself is tried for ever.
+    pub max_wait_seconds: u32,
+    /// How often an alert the receiver refuses for good is tried before it becomes a dead letter (1 to 100).
+    pub refused_tries: u32,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { max_wait_seconds: 60, refused_tries: 5 }
+    }
+}
+
+/// The receiver has the alert; this is what it answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt(pub String);
+
+/// The receiver does not have the alert.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// May pass by itself (network, overload, expired credentials): try again, not before `after`.
+    #[error("{reason}")]
+    Retry { reason: String, after: Option<Duration> },
+    /// The receiver will not take this alert as it is.
+    #[error("{reason}")]
+    Reject { reason: String },
+}
+
+impl Failure {
+    pub fn retry(reason: impl std::fmt::Display) -> Self {
+        Self::Retry { reason: reason.to_string(), after: None }
+    }
+
+    pub fn reject(reason: impl std::fmt::Display) -> Self {
+        Self::Reject { reason: reason.to_string() }
+    }
+}
+
+/// Why an output cannot be set up.
+#[derive(Debug, thiserror::Error)]
+#[error("output `{name}`: {problem}")]
+pub struct SetupError {
+    pub name: String,
+    pub problem: String,
+}
+
+/// Runs `$body` with the settings of whichever output this is.
+macro_rules! each {
+    ($config:expr, $c:ident => $body:expr) => {
+        match $config {
+            Config::Stdout($c) => $body,
+            Config::File($c) => $body,
+            Config::Webhook($c) => $body,
+            Config::Slack($c) => $body,
+            Config::Email($c) => $body,
+            Config::Syslog($c) => $body,
+        }
+    };
+}
+
+impl Config {
+    /// Unique; also the name of its files in `outputs/` and its metric label.
+    pub fn name(&self) -> &str {
+        each!(self, c => &c.name)
+    }
+
+    pub fn min_level(&self) -> Level {
+        each!(self, c => c.min_level)
+    }
+
+    pub fn retry(&self) -> &Retry {
+        each!(self, c => &c.retry)
+    }
+
+    /// The word under `type`.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Stdout(_) => "stdout",
+            Self::File(_) => "file",
+            Self::Webhook(_) => "webhook",
+            Self::Slack(_) => "slack",
+            Self::Email(_) => "email",
+            Self::Syslog(_) => "syslog",
+        }
+    }
+
+    /// Where it sends to, without anything secret.
+    pub fn target(&self) -> String {
+        each!(self, c => c.target())
+    }
+
+    /// Makes relative paths relative to `base`, the directory of the configuration file.
+    pub fn resolve(&mut self, base: &Path) {
+        each!(self, c => c.resolve(base));
+    }
+
+    /// Everything wrong with these settings, without touching disk or network.
+    pub fn problems(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let name = self.name();
+        let safe = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        if name.is_empty() || name.len() > 63 || !name.bytes().all(safe) {
+            found.push(format!("name `{name}`: expected 1 to 63 lowercase letters, digits or `-`"));
+        }
+        let retry = self.retry();
+        if !(1..=3600).contains(&retry.max_wait_seconds) {
+            found.push("retry.maxWaitSeconds: expected 1 to 3600".to_owned());
+        }
+        if !(1..=100).contains(&retry.refused_tries) {
+            found.push("retry.refusedTries: expected 1 to 100".to_owned());
+        }
+        found.extend(each!(self, c => c.problems()));
+        found
+    }
+}
+
+/// A way out, ready to deliver. Connections are made when the first alert needs one.
+#[derive(Debug)]
+pub enum Output {
+    Stdout(stdout::Stdout),
+    File(file::File),
+    Webhook(Box<webhook::Webhook>),
+    Slack(Box<slack::Slack>),
+    Email(Box<email::Email>),
+    Syslog(Box<syslog::Syslog>),
+}
+
+impl Output {
+    /// Sets up without connecting. Fails when the settings are wrong or a secret cannot be read.
+    pub fn new(config: &Config) -> Result<Self, SetupError> {
+        let failed = |problem: String| SetupError { name: config.name().to_owned(), problem };
+        if let Some(first) = config.problems().into_iter().next() {
+            return Err(failed(first));
+        }
+        Ok(match config {
+            Config::Stdout(c) => Self::Stdout(stdout::Stdout::new(c)),
+            Config::File(c) => Self::File(file::File::new(c)),
+            Config::Webhook(c) => Self::Webhook(Box::new(webhook::Webhook::new(c).map_err(failed)?)),
+            Config::Slack(c) => Self::Slack(Box::new(slack::Slack::new(c).map_err(failed)?)),
+            Config::Email(c) => Self::Email(Box::new(email::Email::new(c).map_err(failed)?)),
+            Config::Syslog(c) => Self::Syslog(Box::new(syslog::Syslog::new(c).map_err(failed)?)),
+        })
+    }
+
+    /// Hands `alert` to the receiver. `Ok` only when the receiver has it, as far as its protocol tells.
+    pub async fn deliver(&mut self, alert: &Alert) -> Result<Receipt, Failure> {
+        match self {
+            Self::Stdout(o) => o.deliver(alert).await,
+            Self::File(o) => o.deliver(alert).await,
+            Self::Webhook(o) => o.deliver(alert).await,
+            Self::Slack(o) => o.deliver(alert).await,
+            Self::Email(o) => o.deliver(alert).await,
+            Self::Syslog(o) => o.deliver(alert).await,
+        }
+    }
+
+    /// Called about once a second while there is nothing to deliver. Syslog has no acknowledgements: it
+    /// looks here whether its connection died, and sends again what may have been lost with it.
+    pub async fn tend(&mut self) -> Result<(), Failure> {
+        match self {
+            Self::Syslog(o) => o.tend().await,
+            Self::Email(o) => {
+                o.tend().await;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(yaml: &str) -> Result<Vec<Config>, String> {
+        serde_saphyr::from_str(yaml).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn reads_every_type() {
+        let configs = parse(
+            "
+- { name: console, type: stdout, minLevel: low, format: text }
+- { name: archive, type: file, path: alerts.ndjson }
+- { name: hook, type: webhook, url: https://example.org/in, secretFile: hook.key, retry: { refusedTries: 3 } }
+- { name: chat, type: slack, urlFile: slack.url, minLevel: high }
+- { name: mail, type: email, host: mail.example.org, from: lapwing@example.org, to: [soc@example.org] }
+- { name: siem, type: syslog, address: 'siem:6514', tls: { ca: ca.pem }, format: cef }
+",
+        )
+        .unwrap();
+        let kinds: Vec<_> = configs.iter().map(Config::kind).collect();
+        assert_eq!(kinds, ["stdout", "file", "webhook", "slack", "email", "syslog"]);
+        assert_eq!(configs.iter().flat_map(Config::problems).collect::<Vec<_>>(), Vec::<String>::new());
+        assert_eq!(configs[0].min_level(), Level::Low);
+        assert_eq!(configs[2].retry().refused_tries, 3);
+    }
+
+    #[test]
+    fn unknown_keys_and_types_are_errors() {
+        for yaml in ["[{ name: a, type: stdout, fromat: text }]", "[{ name: a, type: pigeon }]", "[{ name: a }]"] {
+            assert!(parse(yaml).is_err(), "{yaml}");
+        }
+    }
+
+    #[test]
+    fn a_name_cannot_leave_its_directory() {
+        let config =
+            &parse("[{ name: ../x, type: stdout, retry: { maxWaitSeconds: 0, refusedTries: 0 } }]").unwrap()[0];
+        assert_eq!(config.problems().len(), 3, "{:?}", config.problems());
+        let error = Output::new(config).unwrap_err().to_string();
+        assert!(error.starts_with("output `../x`: name `../x`: expected 1 to 63"), "{error}");
+    }
+
+    #[test]
+    fn the_schema_says_what_serde_does() {
+        let schema = serde_json::to_value(schemars::schema_for!(Config)).unwrap();
+        let schema = jsonschema::validator_for(&schema).unwrap();
+        for (good, json) in [
+            (true, serde_json::json!({ "name": "a", "type": "slack", "urlFile": "x", "minLevel": "high" })),
+            (true, serde_json::json!({ "name": "a", "type": "syslog", "address": "a:1", "tls": { "ca": "x" } })),
+            (false, serde_json::json!({ "name": "a", "type": "stdout", "fromat": "text" })),
+            (false, serde_json::json!({ "name": "a", "type": "stdout", "urlFile": "x" })),
+            (false, serde_json::json!({ "name": "a", "type": "pigeon" })),
+            (false, serde_json::json!({ "name": "a" })),
+        ] {
+            assert_eq!(schema.is_valid(&json), good, "{json}");
+            assert_eq!(serde_json::from_value::<Config>(json.clone()).is_ok(), good, "{json}");
+        }
+    }
+
+    #[test]
+    fn relative_paths_follow_the_configuration_file() {
+        let mut configs =
+            parse("[{ name: a, type: file, path: x.ndjson }, { name: b, type: file, path: /x }]").unwrap();
+        for c in &mut configs {
+            c.resolve(Path::new("/etc/lapwing"));
+        }
+        assert_eq!(configs[0].target(), "/etc/lapwing/x.ndjson");
+        assert_eq!(configs[1].target(), "/x");
+    }
+}

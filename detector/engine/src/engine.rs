@@ -1,0 +1,536 @@
+//! The engine: a pure fold over events and time. Events in, findings and alerts out.
+//!
+//! It reads no clock and keeps no order but that of its input: the same input with the same rules
+//! gives the same output with the same ids. Everything it remembers is bounded and can be taken as a
+//! snapshot.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::alert::{Alert, Evidence, Finding, Level, MAX_AUDIT_IDS, MAX_EVIDENCE, RuleRef, Verdict};
+use crate::event::{Event, NotAnEvent, Stage, to_datetime};
+use crate::facts::Facts;
+use crate::group::{self, Advice, Groups};
+use crate::rule::correlation::{Bound, Correlation, CorrelationKind, Part};
+use crate::rule::file::Meta;
+use crate::rule::index::{Index, Keys};
+use crate::rule::set::RuleSet;
+use crate::rule::view::{Scalar, Unknown, Values, View};
+use crate::rule::{Judgement, Rule};
+use crate::window::{DEFAULT_CAP, Hit, Kind, Windows};
+use crate::words;
+
+/// How the engine behaves, apart from its rules.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How long findings of one rule, actor and cluster are one alert, microseconds.
+    pub group_window: i64,
+    /// Groups one correlation remembers.
+    pub window_groups: usize,
+    /// Findings below this level are counted and not reported.
+    pub min_level: Level,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { group_window: 3_600_000_000, window_groups: DEFAULT_CAP, min_level: Level::Informational }
+    }
+}
+
+/// What one step produced, in order.
+#[derive(Clone, Debug, Default)]
+pub struct Output {
+    pub findings: Vec<Finding>,
+    pub alerts: Vec<Alert>,
+}
+
+/// Counts since the start, for metrics and reports.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    pub events: u64,
+    pub truncated: u64,
+    pub malformed: u64,
+    /// Requests that had fired the same rule before: another stage, or delivered again.
+    pub repeated: u64,
+    /// Undecidable verdicts, per rule index.
+    pub undecidable: HashMap<u32, u64>,
+    /// Findings, per rule index; correlations follow the rules.
+    pub findings: HashMap<u32, u64>,
+}
+
+/// Rules, and what is remembered between events.
+#[derive(Debug)]
+pub struct Engine {
+    rules: Arc<RuleSet>,
+    options: Options,
+    wiring: Wiring,
+    index: Index,
+    windows: Vec<Windows>,
+    groups: Groups,
+    fired: Fired,
+    /// Rules told to be blind on a cluster, with the time they may be told again.
+    blind: HashMap<(u32, String), i64>,
+    counts: Counts,
+    candidates: Vec<u32>,
+}
+
+/// How often a rule may say that the audit policy keeps it blind: once a day and cluster.
+const BLIND_AGAIN: i64 = 24 * 3_600_000_000;
+
+impl Engine {
+    pub fn new(rules: Arc<RuleSet>, options: Options) -> Self {
+        let windows = rules.correlations().iter().map(|c| windows_of(c, options.window_groups)).collect();
+        let groups = Groups::new(options.group_window);
+        Self {
+            wiring: Wiring::of(&rules),
+            index: Index::new(rules.rules()),
+            rules,
+            options,
+            windows,
+            groups,
+            fired: Fired::default(),
+            blind: HashMap::new(),
+            counts: Counts::default(),
+            candidates: Vec::new(),
+        }
+    }
+
+    pub fn rules(&self) -> &Arc<RuleSet> {
+        &self.rules
+    }
+
+    /// The rule or correlation that [`Counts`] calls `index`.
+    pub fn meta(&self, index: u32) -> Option<&Meta> {
+        let (rules, i) = (self.rules.rules(), index as usize);
+        rules.get(i).map(|r| &r.meta).or_else(|| self.rules.correlations().get(i - rules.len()).map(|c| &c.meta))
+    }
+
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Groups that correlations forgot because their cap was reached.
+    pub fn evicted(&self) -> u64 {
+        self.windows.iter().map(Windows::evicted).sum()
+    }
+
+    /// Judges one event and returns its stage time. `now` is the engine's time in microseconds and must not go back; `position`
+    /// names the event's place in the journal and is asked only when the event is evidence.
+    pub fn event(
+        &mut self,
+        cluster: &str,
+        text: &str,
+        now: i64,
+        position: &dyn Fn() -> String,
+        out: &mut Output,
+    ) -> Result<Option<i64>, NotAnEvent> {
+        let event = Event::parse(text)?;
+        self.counts.events += 1;
+        self.counts.malformed += u64::from(!event.malformed.is_empty());
+        self.counts.truncated += u64::from(event.truncated());
+        let facts = Facts::new(&event, text, cluster);
+        self.judge(&facts, now, position, out);
+        Ok(event.time())
+    }
+
+    /// Lets time pass: closes groups whose window is over.
+    pub fn tick(&mut self, now: i64, out: &mut Output) {
+        self.groups.close_due(now, &mut out.alerts);
+    }
+
+    /// When [`Engine::tick`] would next have something to do.
+    pub fn next_tick(&self) -> Option<i64> {
+        self.groups.next_close()
+    }
+
+    /// The input has ended: closes every group.
+    pub fn finish(&mut self, out: &mut Output) {
+        self.groups.close_all(&mut out.alerts);
+    }
+
+    fn judge(&mut self, facts: &Facts<'_>, now: i64, position: &dyn Fn() -> String, out: &mut Output) {
+        let mut candidates = std::mem::take(&mut self.candidates);
+        self.index.candidates(&keys(facts), &mut candidates);
+        if !candidates.is_empty() {
+            let rules = Arc::clone(&self.rules);
+            let mut undecided: Vec<(u32, Unknown, String)> = Vec::new();
+            for &index in &candidates {
+                let rule = &rules.rules()[index as usize];
+                match rule.judge(facts) {
+                    Judgement::NoMatch => {}
+                    Judgement::Match => self.matched(index, rule, facts, now, position, out),
+                    Judgement::Undecidable(why, field) => {
+                        *self.counts.undecidable.entry(index).or_default() += 1;
+                        undecided.push((index, why, field.name().into_owned()));
+                    }
+                }
+            }
+            self.undecidable(&rules, &undecided, facts, now, position, out);
+        }
+        self.candidates = candidates;
+    }
+
+    fn matched(
+        &mut self,
+        index: u32,
+        rule: &Rule,
+        facts: &Facts<'_>,
+        now: i64,
+        position: &dyn Fn() -> String,
+        out: &mut Output,
+    ) {
+        let request = request_id(facts);
+        if !self.fired.first((index, request)) {
+            self.counts.repeated += 1;
+            return;
+        }
+        let evidence = words::evidence(facts, &position());
+        if self.wiring.speaks[index as usize] {
+            let finding = self.finding(rule_ref(&rule.meta), &[request], facts, vec![evidence.clone()], None);
+            self.report(index, finding, &advice(&rule.meta), now, out);
+        }
+        self.correlate(index, facts, request, &evidence, now, out);
+    }
+
+    /// Feeds a match of rule or correlation `index` to the correlations that rest on it.
+    fn correlate(
+        &mut self,
+        index: u32,
+        facts: &Facts<'_>,
+        request: u64,
+        evidence: &Evidence,
+        now: i64,
+        out: &mut Output,
+    ) {
+        let rules = Arc::clone(&self.rules);
+        let base = rules.rules().len() as u32;
+        for at in 0..self.wiring.feeds[index as usize].len() {
+            let (which, slot) = self.wiring.feeds[index as usize][at];
+            let correlation = &rules.correlations()[which as usize];
+            let Some(hit) = hit_of(correlation, slot, facts, request, evidence) else { continue };
+            let group_key = group_key(correlation, slot, facts);
+            let Some(hits) = self.windows[which as usize].add(&group_key, hit) else { continue };
+            let requests: Vec<u64> = hits.iter().map(|h| h.request).collect();
+            let audit_ids = unique(hits.iter().map(|h| h.audit_id.clone()));
+            let spelled: Vec<Evidence> = hits.into_iter().filter_map(|h| h.evidence.map(|e| *e)).collect();
+            if self.wiring.speaks[(base + which) as usize] {
+                let count = audit_ids.len();
+                let mut finding = self.finding(rule_ref(&correlation.meta), &requests, facts, spelled, Some(audit_ids));
+                finding.summary = format!(
+                    "{count} requests within {}, the last: {}",
+                    span(correlation.timespan_micros),
+                    finding.summary
+                );
+                self.report(base + which, finding, &advice(&correlation.meta), now, out);
+            }
+            self.correlate(base + which, facts, request, evidence, now, out);
+        }
+    }
+
+    /// Reports what could not be decided: on writes whose body is hidden, one finding for the gravest
+    /// rule; for an audit policy that never shows the body, once a day and cluster per rule.
+    fn undecidable(
+        &mut self,
+        rules: &RuleSet,
+        undecided: &[(u32, Unknown, String)],
+        facts: &Facts<'_>,
+        now: i64,
+        position: &dyn Fn() -> String,
+        out: &mut Output,
+    ) {
+        let hidden = |why: &Unknown| matches!(why, Unknown::Truncated | Unknown::Unreadable);
+        let wrote = facts.action_type == "write" && facts.outcome == "allowed";
+        if !wrote {
+            return;
+        }
+        let gravest = undecided
+            .iter()
+            .filter(|(_, why, _)| hidden(why))
+            .max_by_key(|(i, _, _)| (rules.rules()[*i as usize].meta.level, std::cmp::Reverse(*i)));
+        let blind = undecided.iter().filter(|(_, why, _)| *why == Unknown::LevelTooLow);
+        let mut told: Vec<(u32, Unknown, String, Level)> = Vec::new();
+        if let Some((index, why, field)) = gravest {
+            let level = rules.rules()[*index as usize].meta.level.min(group::UNDECIDABLE_LEVEL);
+            told.push((*index, *why, field.clone(), level));
+        }
+        for (index, why, field) in blind {
+            let again = self.blind.entry((*index, facts.cluster.to_owned())).or_insert(i64::MIN);
+            if *again <= now {
+                *again = now.saturating_add(BLIND_AGAIN);
+                told.push((*index, *why, field.clone(), Level::Informational));
+            }
+        }
+        for (index, why, field, level) in told {
+            let rule = &rules.rules()[index as usize];
+            let request = request_id(facts);
+            if !self.fired.first((index | UNDECIDABLE, request)) {
+                continue;
+            }
+            let evidence = words::evidence(facts, &position());
+            let mut finding =
+                self.finding(RuleRef { level, ..rule_ref(&rule.meta) }, &[request], facts, vec![evidence], None);
+            finding.verdict = Verdict::Undecidable;
+            finding.reason = format!("`{field}` is not known: {}", why.as_str());
+            finding.id = group::id(&["undecidable", &finding.id]);
+            self.report(index, finding, &advice(&rule.meta), now, out);
+        }
+    }
+
+    fn finding(
+        &self,
+        rule: RuleRef,
+        requests: &[u64],
+        facts: &Facts<'_>,
+        mut evidence: Vec<Evidence>,
+        audit_ids: Option<Vec<String>>,
+    ) -> Finding {
+        evidence.truncate(MAX_EVIDENCE);
+        let requests: String = requests.iter().map(|r| format!("{r:016x}")).collect();
+        let own = || vec![words::evidence(facts, "").audit_id];
+        Finding {
+            id: group::id(&["finding", &rule.id, facts.cluster, &requests]),
+            rule,
+            verdict: Verdict::Match,
+            reason: String::new(),
+            cluster: facts.cluster.to_owned(),
+            actor: facts.actor().to_owned(),
+            actor_kind: facts.actor_kind.to_owned(),
+            time: to_datetime(facts.event.time().unwrap_or_default()),
+            summary: words::summary(facts),
+            audit_ids: audit_ids.unwrap_or_else(own),
+            evidence,
+        }
+    }
+
+    fn report(&mut self, index: u32, finding: Finding, advice: &Advice<'_>, now: i64, out: &mut Output) {
+        *self.counts.findings.entry(index).or_default() += 1;
+        if finding.rule.level < self.options.min_level {
+            return;
+        }
+        self.groups.add(now, &finding, advice, &mut out.alerts);
+        out.findings.push(finding);
+    }
+
+    /// Everything remembered, as data.
+    pub fn snapshot(&self) -> Snapshot {
+        let windows = self
+            .rules
+            .correlations()
+            .iter()
+            .zip(&self.windows)
+            .map(|(c, w)| (c.meta.id.clone(), w.snapshot()))
+            .collect();
+        let blind =
+            self.blind.iter().map(|((i, c), t)| (self.rules.rules()[*i as usize].meta.id.clone(), c.clone(), *t));
+        let mut blind: Vec<(String, String, i64)> = blind.collect();
+        blind.sort();
+        let name = |i: u32| self.meta(i & !UNDECIDABLE).map(|m| m.id.clone());
+        let fired = self.fired.order.iter().filter_map(|(i, r)| Some((name(*i)?, i & UNDECIDABLE != 0, *r))).collect();
+        Snapshot { windows, groups: self.groups.snapshot(), fired, blind }
+    }
+
+    /// Takes over a snapshot. What belongs to rules that are gone is left out.
+    pub fn restore(&mut self, snapshot: Snapshot) -> Result<(), serde_json::Error> {
+        let mut windows = snapshot.windows;
+        for (correlation, window) in self.rules.correlations().iter().zip(&mut self.windows) {
+            if let Some(stored) = windows.remove(&correlation.meta.id) {
+                window.restore(stored)?;
+            }
+        }
+        self.groups = Groups::restore(self.options.group_window, snapshot.groups)?;
+        let index: HashMap<String, u32> = (0u32..).map_while(|i| self.meta(i).map(|m| (m.id.clone(), i))).collect();
+        for (id, undecidable, request) in snapshot.fired {
+            if let Some(i) = index.get(&id) {
+                self.fired.first((i | if undecidable { UNDECIDABLE } else { 0 }, request));
+            }
+        }
+        for (id, cluster, again) in snapshot.blind {
+            if let Some(i) = index.get(&id) {
+                self.blind.insert((*i, cluster), again);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The engine's memory as data: same rules and same snapshot, same future.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Snapshot {
+    windows: HashMap<String, serde_json::Value>,
+    groups: serde_json::Value,
+    fired: Vec<(String, bool, u64)>,
+    blind: Vec<(String, String, i64)>,
+}
+
+const UNDECIDABLE: u32 = 1 << 31;
+/// (rule, request) pairs remembered, oldest forgotten first.
+const MAX_FIRED: usize = 200_000;
+
+/// Which requests have fired which rule: stages of one request and deliveries of one event count once.
+#[derive(Debug, Default)]
+struct Fired {
+    set: HashSet<(u32, u64), foldhash::fast::FixedState>,
+    order: VecDeque<(u32, u64)>,
+}
+
+impl Fired {
+    fn first(&mut self, pair: (u32, u64)) -> bool {
+        if !self.set.insert(pair) {
+            return false;
+        }
+        self.order.push_back(pair);
+        if self.order.len() > MAX_FIRED {
+            if let Some(old) = self.order.pop_front() {
+                self.set.remove(&old);
+            }
+        }
+        true
+    }
+}
+
+fn keys<'f>(facts: &'f Facts<'_>) -> Keys<'f> {
+    Keys {
+        action: facts.action,
+        verb: &facts.event.verb,
+        resource: facts.resource,
+        subresource: facts.subresource,
+        outcome: facts.outcome,
+        actor_kind: facts.actor_kind,
+        stage: facts.event.stage,
+    }
+}
+
+/// Identity of the request, the same for all its stages. The audit id alone would not do: a client
+/// may choose it; the time the server received the request it cannot choose.
+fn request_id(facts: &Facts<'_>) -> u64 {
+    let e = facts.event;
+    let mut hasher = blake3::Hasher::new();
+    let parts: [&str; 7] = [
+        facts.cluster,
+        &e.audit_id,
+        &e.request_received_timestamp,
+        &e.verb,
+        &e.request_uri,
+        &e.user.username,
+        if e.stage == Stage::Panic { "panic" } else { "" },
+    ];
+    for part in parts {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part.as_bytes());
+    }
+    let mut first = [0; 8];
+    first.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+    u64::from_le_bytes(first)
+}
+
+fn rule_ref(meta: &Meta) -> RuleRef {
+    RuleRef { id: meta.id.clone(), title: meta.title.clone(), level: meta.level, tags: meta.tags.clone() }
+}
+
+fn advice(meta: &Meta) -> Advice<'_> {
+    Advice { why: &meta.description, false_positives: &meta.false_positives, next_steps: &meta.next_steps }
+}
+
+/// Which correlations rest on which rules, and who speaks. Correlations are numbered behind the rules.
+#[derive(Debug)]
+struct Wiring {
+    /// Per rule or correlation: the correlations it feeds, and as which of their parts.
+    feeds: Vec<Vec<(u32, u32)>>,
+    speaks: Vec<bool>,
+}
+
+impl Wiring {
+    fn of(set: &RuleSet) -> Self {
+        let base = set.rules().len();
+        let mut feeds = vec![Vec::new(); base + set.correlations().len()];
+        let mut speaks: Vec<bool> = (0..base).map(|i| set.speaks(i)).collect();
+        speaks.resize(feeds.len(), true);
+        for (which, correlation) in set.correlations().iter().enumerate() {
+            for (slot, part) in correlation.parts.iter().enumerate() {
+                let index = match part {
+                    Part::Rule(i) => *i,
+                    Part::Correlation(i) => {
+                        speaks[base + i] &= correlation.generate;
+                        base + i
+                    }
+                };
+                feeds[index].push((which as u32, slot as u32));
+            }
+        }
+        Self { feeds, speaks }
+    }
+}
+
+fn windows_of(c: &Correlation, cap: usize) -> Windows {
+    let parts = c.parts.len() as u32;
+    let least = |(bound, n): &(Bound, u64)| match bound {
+        Bound::Greater => n.saturating_add(1),
+        Bound::GreaterOrEqual | Bound::Equal => *n,
+        Bound::Less | Bound::LessOrEqual | Bound::NotEqual => 1,
+    };
+    let at_least = c.bounds.iter().map(least).max().unwrap_or(1).clamp(1, 10_000) as usize;
+    let kind = match c.kind {
+        CorrelationKind::EventCount => Kind::EventCount { at_least },
+        CorrelationKind::ValueCount => Kind::ValueCount { at_least },
+        CorrelationKind::Temporal => Kind::Temporal { rules: parts },
+        CorrelationKind::TemporalOrdered => Kind::TemporalOrdered { rules: parts },
+    };
+    Windows::new(kind, c.timespan_micros, cap)
+}
+
+fn hit_of(c: &Correlation, slot: u32, facts: &Facts<'_>, request: u64, evidence: &Evidence) -> Option<Hit> {
+    // A value that is not there cannot be a distinct one.
+    let counted: Option<Vec<String>> =
+        c.counted.iter().map(|key| first_text(facts.values(&key.fields[slot as usize]))).collect();
+    let value = if c.counted.is_empty() { None } else { Some(counted?.join("\u{1f}")) };
+    Some(Hit {
+        time: facts.event.time().unwrap_or_default(),
+        rule: if matches!(c.kind, CorrelationKind::Temporal | CorrelationKind::TemporalOrdered) { slot } else { 0 },
+        request,
+        value,
+        audit_id: evidence.audit_id.clone(),
+        evidence: Some(Box::new(evidence.clone())),
+    })
+}
+
+/// The group a hit belongs to: cluster and the values of `group-by`, each behind its length.
+fn group_key(c: &Correlation, slot: u32, facts: &Facts<'_>) -> String {
+    let mut key = format!("{}:{}", facts.cluster.len(), facts.cluster);
+    for by in &c.group_by {
+        let value = first_text(facts.values(&by.fields[slot as usize])).unwrap_or_default();
+        key.push_str(&format!("|{}:{value}", value.len()));
+    }
+    key
+}
+
+fn first_text(values: Values<'_>) -> Option<String> {
+    let text = |s: &Scalar<'_>| match s {
+        Scalar::Str(s) => s.chars().take(256).collect(),
+        Scalar::Int(i) => i.to_string(),
+        Scalar::Float(f) => f.to_string(),
+        Scalar::Bool(b) => b.to_string(),
+        Scalar::Null => "null".to_owned(),
+    };
+    match values {
+        Values::One(s) => Some(text(&s)),
+        Values::Many(list) if !list.is_empty() => Some(list.iter().map(text).collect::<Vec<String>>().join(",")),
+        _ => None,
+    }
+}
+
+fn unique(ids: impl Iterator<Item = String>) -> Vec<String> {
+    let mut seen = HashSet::new();
+    ids.filter(|id| seen.insert(id.clone())).take(MAX_AUDIT_IDS).collect()
+}
+
+fn span(micros: i64) -> String {
+    let seconds = micros / 1_000_000;
+    match seconds {
+        s if s % 86_400 == 0 => format!("{} d", s / 86_400),
+        s if s % 3600 == 0 => format!("{} h", s / 3600),
+        s if s % 60 == 0 => format!("{} min", s / 60),
+        s => format!("{s} s"),
+    }
+}

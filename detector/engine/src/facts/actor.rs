@@ -1,0 +1,174 @@
+//! Who acts, with which credential, from where, with which client and by which right.
+
+use std::net::IpAddr;
+
+use crate::event::{Event, User};
+
+/// `human`, `serviceaccount`, `node`, `controlplane` or `anonymous`.
+///
+/// The class follows the name that authentication gave. A client certificate can carry any name, so
+/// rules that exempt a class should also ask for the credential or the address.
+pub fn kind(user: &User<'_>) -> &'static str {
+    let name = &*user.username;
+    if name.is_empty() || name == "system:anonymous" || user.groups.0.iter().any(|g| &**g == "system:unauthenticated") {
+        return "anonymous";
+    }
+    if name.starts_with("system:serviceaccount:") {
+        return "serviceaccount";
+    }
+    if name.starts_with("system:node:") {
+        return "node";
+    }
+    match name {
+        "system:apiserver"
+        | "system:kube-controller-manager"
+        | "system:kube-scheduler"
+        | "system:kube-proxy"
+        | "system:aggregator"
+        | "system:cloud-controller-manager"
+        | "system:addon-manager"
+        | "kube-apiserver-kubelet-client" => "controlplane",
+        _ => "human",
+    }
+}
+
+/// Namespace and name of `system:serviceaccount:<namespace>:<name>`.
+pub fn service_account(username: &str) -> Option<(&str, &str)> {
+    username.strip_prefix("system:serviceaccount:")?.split_once(':')
+}
+
+/// Whether the request ran with unconditional power.
+pub fn is_admin(event: &Event<'_>) -> bool {
+    let all = |u: &User<'_>| u.groups.0.iter().any(|g| matches!(&**g, "system:masters" | "kubeadm:cluster-admins"));
+    all(&event.user) || event.impersonated_user.as_ref().is_some_and(all)
+}
+
+/// The peer's address: the last of `sourceIPs`. Everything before it the client may have written itself.
+pub fn address<'e>(event: &'e Event<'_>) -> &'e str {
+    event.source_ips.0.last().map_or("", |t| t.as_str())
+}
+
+/// `loopback`, `private`, `public` or `unknown`.
+pub fn network(address: &str) -> &'static str {
+    let Ok(ip) = address.parse::<IpAddr>() else { return "unknown" };
+    let ip = ip.to_canonical();
+    let private = match ip {
+        IpAddr::V4(v4) => {
+            let [a, b, ..] = v4.octets();
+            v4.is_private() || v4.is_link_local() || v4.is_unspecified() || (a == 100 && (64..128).contains(&b))
+        }
+        IpAddr::V6(v6) => (v6.segments()[0] & 0xfe00) == 0xfc00 || (v6.segments()[0] & 0xffc0) == 0xfe80,
+    };
+    match (ip.is_loopback(), private) {
+        (true, _) => "loopback",
+        (_, true) => "private",
+        _ => "public",
+    }
+}
+
+/// Product and version of a user agent: `kubectl/v1.32.4 (linux…)` is (`kubectl`, `v1.32.4`).
+pub fn client(user_agent: &str) -> (&str, &str) {
+    let first = user_agent.split([' ', '(']).next().unwrap_or_default();
+    match first.split_once('/') {
+        _ if user_agent.is_empty() => ("none", ""),
+        Some((product, version)) => (product, version.split('/').next().unwrap_or_default()),
+        None => (first, ""),
+    }
+}
+
+const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
+const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
+const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
+
+fn extra<'e>(user: &'e User<'_>, key: &str) -> &'e str {
+    user.extra.get(key).and_then(|v| v.0.first()).map_or("", |t| t.as_str())
+}
+
+/// The credential's own id (`JTI=…`, `X509SHA256=…`), where the API server tells it (1.30 and newer).
+pub fn credential_id<'e>(user: &'e User<'_>) -> &'e str {
+    extra(user, CREDENTIAL_ID)
+}
+
+/// The pod a bound service account token belongs to.
+pub fn credential_pod<'e>(user: &'e User<'_>) -> &'e str {
+    extra(user, POD_NAME)
+}
+
+/// The node a bound service account token was issued for.
+pub fn credential_node<'e>(user: &'e User<'_>) -> &'e str {
+    extra(user, NODE_NAME)
+}
+
+/// `x509`, `token`, `unknown` or `none`.
+pub fn credential_kind(user: &User<'_>) -> &'static str {
+    let id = credential_id(user);
+    match () {
+        () if kind(user) == "anonymous" => "none",
+        () if id.starts_with("X509SHA256=") => "x509",
+        () if id.starts_with("JTI=") => "token",
+        () => "unknown",
+    }
+}
+
+/// The binding and the role that allowed a request, from the API server's own sentence
+/// `RBAC: allowed by RoleBinding "name/namespace" of ClusterRole "role" to …`.
+pub fn right(reason: &str) -> (Option<&str>, Option<&str>) {
+    let mut quoted = reason.split('"').skip(1).step_by(2);
+    if !reason.starts_with("RBAC: allowed by ") {
+        return (None, None);
+    }
+    (quoted.next(), quoted.next())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Text;
+
+    #[test]
+    fn kinds() {
+        let of = |name: &str| kind(&User { username: Text(name.to_owned().into()), ..User::default() });
+        assert_eq!(of(""), "anonymous");
+        assert_eq!(of("system:anonymous"), "anonymous");
+        assert_eq!(of("system:serviceaccount:a:b"), "serviceaccount");
+        assert_eq!(of("system:node:n1"), "node");
+        assert_eq!(of("system:kube-scheduler"), "controlplane");
+        assert_eq!(of("system:admin"), "human");
+        assert_eq!(of("alice"), "human");
+    }
+
+    #[test]
+    fn networks() {
+        for (ip, expected) in [
+            ("127.0.0.1", "loopback"),
+            ("::1", "loopback"),
+            ("::ffff:10.1.2.3", "private"),
+            ("100.64.0.1", "private"),
+            ("fd00::1", "private"),
+            ("203.0.113.9", "public"),
+            ("2001:db8::1", "public"),
+            ("not an ip", "unknown"),
+            ("", "unknown"),
+        ] {
+            assert_eq!(network(ip), expected, "{ip}");
+        }
+    }
+
+    #[test]
+    fn client_families() {
+        assert_eq!(client("kubectl/v1.32.4 (linux/amd64) kubernetes/4cb5f07"), ("kubectl", "v1.32.4"));
+        assert_eq!(
+            client("kube-controller-manager/v1.32.0 (x) y/leader-election"),
+            ("kube-controller-manager", "v1.32.0")
+        );
+        assert_eq!(client("curl"), ("curl", ""));
+        assert_eq!(client(""), ("none", ""));
+    }
+
+    #[test]
+    fn rights() {
+        let reason = r#"RBAC: allowed by RoleBinding "team-web-edit/web" of ClusterRole "edit" to Group "team-web""#;
+        assert_eq!(right(reason), (Some("team-web-edit/web"), Some("edit")));
+        assert_eq!(right(""), (None, None));
+    }
+}

@@ -1,0 +1,266 @@
+//! What Lapwing derives from an event once, so that rules stay short and cannot be walked around.
+//!
+//! The cheap facts (who, what, how it ended) are computed when [`Facts`] is made: the index needs
+//! them for every event. What costs (bodies, the pod spec, RBAC, certificates) is computed when the
+//! first rule asks and kept for the next one.
+
+mod action;
+mod actor;
+mod body;
+mod csr;
+mod rbac;
+mod uri;
+mod values;
+mod workload;
+
+use std::cell::OnceCell;
+
+use serde_json::Value;
+
+pub use actor::service_account;
+pub use rbac::Rbac;
+pub use uri::{Exec, Proxy};
+pub use workload::Workload;
+
+use crate::event::{Event, Stage};
+use crate::rule::view::Unknown;
+use body::Body;
+
+/// One event with everything derived from it.
+#[derive(Debug)]
+pub struct Facts<'e> {
+    pub event: &'e Event<'e>,
+    text: &'e str,
+    pub cluster: &'e str,
+    pub action: &'e str,
+    pub action_type: &'static str,
+    pub outcome: &'static str,
+    pub dry_run: bool,
+    pub actor_kind: &'static str,
+    pub resource: &'e str,
+    pub subresource: &'e str,
+    pub namespace: &'e str,
+    lazy: Lazy<'e>,
+}
+
+#[derive(Debug, Default)]
+struct Lazy<'e> {
+    written: OnceCell<Body>,
+    answered: OnceCell<Body>,
+    workload: OnceCell<Result<Option<Workload>, Unknown>>,
+    rbac: OnceCell<Result<Option<Rbac>, Unknown>>,
+    csr: OnceCell<Result<Option<csr::Csr>, Unknown>>,
+    exec: OnceCell<Exec>,
+    proxy: OnceCell<Proxy>,
+    name: OnceCell<&'e str>,
+    response_name: OnceCell<Option<String>>,
+}
+
+impl<'e> Facts<'e> {
+    /// `text` is the event as it was read, for keyword search.
+    pub fn new(event: &'e Event<'e>, text: &'e str, cluster: &'e str) -> Self {
+        let action = action::action(event);
+        let dry_run = action::dry_run(&event.request_uri);
+        let object = event.object_ref.as_ref();
+        Self {
+            event,
+            text,
+            cluster,
+            action,
+            action_type: action::action_type(action, &event.verb),
+            outcome: action::outcome(event, dry_run),
+            dry_run,
+            actor_kind: actor::kind(&event.user),
+            resource: object.map_or("", |o| &*o.resource),
+            subresource: object.map_or("", |o| &*o.subresource),
+            namespace: object.map_or("", |o| &*o.namespace),
+            lazy: Lazy::default(),
+        }
+    }
+
+    /// The real person or machine: the impersonator, where there is one.
+    pub fn actor(&self) -> &'e str {
+        if self.event.user.username.is_empty() { "system:anonymous" } else { &self.event.user.username }
+    }
+
+    /// Whom the request acted as.
+    pub fn acting_as(&self) -> Option<&'e str> {
+        self.event.impersonated_user.as_ref().map(|u| &*u.username)
+    }
+
+    /// The peer's address.
+    pub fn address(&self) -> &'e str {
+        actor::address(self.event)
+    }
+
+    /// The right that allowed the request, or why it was refused, in the API server's words.
+    pub fn reason(&self) -> &'e str {
+        self.event.annotation("authorization.k8s.io/reason").unwrap_or_default()
+    }
+
+    /// Family of the client: the first product token of the user agent.
+    pub fn client(&self) -> (&'e str, &'e str) {
+        actor::client(&self.event.user_agent)
+    }
+
+    /// `namespaced`, `cluster`, `all-namespaces` or `url`.
+    pub fn scope(&self) -> &'static str {
+        if self.event.object_ref.is_none() {
+            return "url";
+        }
+        if !self.namespace.is_empty() {
+            return "namespaced";
+        }
+        let many = matches!(&*self.event.verb, "list" | "watch" | "deletecollection");
+        if many && is_namespaced(self.resource) { "all-namespaces" } else { "cluster" }
+    }
+
+    /// Name of the target, from the answer or the body where `objectRef` has none (`generateName`).
+    pub fn name(&self) -> &str {
+        let from_ref = *self.lazy.name.get_or_init(|| self.event.object_ref.as_ref().map_or("", |o| &*o.name));
+        if !from_ref.is_empty() || self.action_type != "write" || &*self.event.verb != "create" {
+            return from_ref;
+        }
+        let from_body = self.lazy.response_name.get_or_init(|| {
+            let name = |b: &Body| {
+                let object = b.as_ref().ok()?.as_ref()?;
+                object.pointer("/metadata/name").and_then(Value::as_str).map(str::to_owned)
+            };
+            name(self.answered()).or_else(|| name(self.written()))
+        });
+        from_body.as_deref().unwrap_or_default()
+    }
+
+    /// What the request writes.
+    pub fn written(&self) -> &Body {
+        self.lazy.written.get_or_init(|| body::written(self.event))
+    }
+
+    /// What the API server answered.
+    pub fn answered(&self) -> &Body {
+        self.lazy.answered.get_or_init(|| body::answered(self.event))
+    }
+
+    fn writes_object(&self) -> bool {
+        matches!(self.action, "create" | "update" | "patch" | "debug")
+    }
+
+    /// The pod spec this request writes.
+    pub fn workload(&self) -> Result<Option<&Workload>, Unknown> {
+        let view = self.lazy.workload.get_or_init(|| {
+            if !self.writes_object() || !carries_pods(self.resource) || is_reserved(self.outcome) {
+                return Ok(None);
+            }
+            match self.written() {
+                Ok(object) => Ok(object.as_ref().and_then(|o| workload::read(self.resource, o))),
+                // A body we cannot see matters only where it could hold a pod spec.
+                Err(why) if workload::is_kind(self.resource) => Err(*why),
+                Err(_) => Ok(None),
+            }
+        });
+        view.as_ref().map(Option::as_ref).map_err(|e| *e)
+    }
+
+    /// The role or binding this request writes.
+    pub fn rbac(&self) -> Result<Option<&Rbac>, Unknown> {
+        let view = self.lazy.rbac.get_or_init(|| {
+            let Some(kind) = rbac::kind(self.resource).filter(|_| self.writes_object() && !is_reserved(self.outcome))
+            else {
+                return Ok(None);
+            };
+            match self.written() {
+                Ok(Some(object)) => {
+                    let answered = if &*self.event.verb == "patch" { self.answered().as_ref().ok() } else { None };
+                    Ok(Some(rbac::read(kind, self.event, object, answered.and_then(Option::as_ref))))
+                }
+                Ok(None) => Ok(None),
+                Err(why) => Err(*why),
+            }
+        });
+        view.as_ref().map(Option::as_ref).map_err(|e| *e)
+    }
+
+    fn csr(&self) -> Result<Option<&csr::Csr>, Unknown> {
+        let view = self.lazy.csr.get_or_init(|| {
+            if self.resource != "certificatesigningrequests" || self.action_type != "write" {
+                return Ok(None);
+            }
+            // An approval answers with the whole request.
+            let whole = if self.action == "approve" { self.answered() } else { self.written() };
+            match whole {
+                Ok(object) => Ok(object.as_ref().map(csr::read)),
+                Err(why) => Err(*why),
+            }
+        });
+        view.as_ref().map(Option::as_ref).map_err(|e| *e)
+    }
+
+    /// The command of an exec, attach or kubelet exec.
+    pub fn exec(&self) -> Option<&Exec> {
+        let runs = matches!(self.action, "exec" | "attach") || (self.action == "proxy" && self.resource == "nodes");
+        runs.then(|| self.lazy.exec.get_or_init(|| uri::exec(&self.event.request_uri)))
+    }
+
+    /// Where a proxied request goes.
+    pub fn proxy(&self) -> Option<&Proxy> {
+        (self.action == "proxy")
+            .then(|| self.lazy.proxy.get_or_init(|| uri::proxy(&self.event.request_uri, self.resource)))
+    }
+
+    /// Whether rules judge this stage although they do not name one.
+    pub fn judged(&self) -> bool {
+        self.event.stage != Stage::RequestReceived
+    }
+}
+
+/// The authorizer refused before the body was read: nothing was written and nothing is hidden.
+fn is_reserved(outcome: &str) -> bool {
+    matches!(outcome, "denied" | "unauthenticated")
+}
+
+/// Kinds written so often and never with a pod spec that parsing their bodies would be waste.
+fn carries_pods(resource: &str) -> bool {
+    !matches!(resource, "leases" | "events" | "endpoints" | "endpointslices" | "configmaps" | "secrets" | "nodes" | "")
+}
+
+/// Kinds that live in no namespace, of the built-in API groups.
+fn is_namespaced(resource: &str) -> bool {
+    !matches!(
+        resource,
+        "nodes"
+            | "namespaces"
+            | "persistentvolumes"
+            | "clusterroles"
+            | "clusterrolebindings"
+            | "customresourcedefinitions"
+            | "apiservices"
+            | "mutatingwebhookconfigurations"
+            | "validatingwebhookconfigurations"
+            | "validatingadmissionpolicies"
+            | "validatingadmissionpolicybindings"
+            | "mutatingadmissionpolicies"
+            | "mutatingadmissionpolicybindings"
+            | "certificatesigningrequests"
+            | "clustertrustbundles"
+            | "storageclasses"
+            | "csidrivers"
+            | "csinodes"
+            | "volumeattachments"
+            | "volumeattributesclasses"
+            | "priorityclasses"
+            | "runtimeclasses"
+            | "ingressclasses"
+            | "flowschemas"
+            | "prioritylevelconfigurations"
+            | "componentstatuses"
+            | "servicecidrs"
+            | "ipaddresses"
+            | "deviceclasses"
+            | "resourceslices"
+            | "selfsubjectaccessreviews"
+            | "selfsubjectrulesreviews"
+            | "selfsubjectreviews"
+            | "subjectaccessreviews"
+            | "tokenreviews"
+    )
+}

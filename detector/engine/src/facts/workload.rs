@@ -1,0 +1,356 @@
+//! One view of the pod spec that a request writes: pods, every kind with a pod template, every
+//! container kind, every verb and patch form.
+
+use serde_json::{Value, json};
+
+/// What a workload write asks for. Everything is about what *this request* writes: a patch that
+/// touches no security setting shows none.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Workload {
+    pub kind: String,
+    pub privileged: bool,
+    pub host_pid: bool,
+    pub host_ipc: bool,
+    pub host_network: bool,
+    pub host_paths: Vec<String>,
+    pub sensitive_host_paths: Vec<String>,
+    pub capabilities: Vec<String>,
+    pub images: Vec<String>,
+    pub registries: Vec<String>,
+    pub commands: Vec<String>,
+    pub env: Vec<String>,
+    pub service_account: Option<String>,
+    pub run_as_root: bool,
+    pub allow_privilege_escalation: bool,
+    pub share_process_namespace: bool,
+    pub node_name: Option<String>,
+    pub tolerates_control_plane: bool,
+    pub host_ports: Vec<i64>,
+    pub interactive: bool,
+    pub automount_token: Option<bool>,
+    pub seccomp_unconfined: bool,
+    pub apparmor_unconfined: bool,
+    pub proc_mount_unmasked: bool,
+    pub unsafe_sysctls: Vec<String>,
+    pub mirror: bool,
+    pub owned: bool,
+    /// One object per container; the elements of `workload.containers|any`.
+    pub containers: Vec<Value>,
+}
+
+/// Host directories and files that give a container the node, its credentials or its runtime.
+const SENSITIVE: &[&str] = &[
+    "/etc",
+    "/root",
+    "/home",
+    "/proc",
+    "/sys",
+    "/dev",
+    "/boot",
+    "/lib/modules",
+    "/usr/lib/modules",
+    "/var/run",
+    "/run",
+    "/var/lib/kubelet",
+    "/var/lib/etcd",
+    "/var/lib/docker",
+    "/var/lib/containerd",
+    "/var/lib/rancher",
+    "/var/log",
+    "/etc/kubernetes",
+    "/opt/cni",
+    "/usr/bin",
+    "/usr/sbin",
+    "/usr/local/bin",
+    "/bin",
+    "/sbin",
+    "/var/spool/cron",
+];
+
+/// The workload written by a request on `resource`, or `None` where the object is none.
+pub fn read(resource: &str, object: &Value) -> Option<Workload> {
+    let spec = pod_spec(resource, object)?;
+    let metadata = pod_metadata(resource, object);
+    let mut w = Workload { kind: resource.trim_end_matches('s').to_owned(), ..Workload::default() };
+    w.read_pod(spec);
+    w.read_metadata(object, metadata);
+    for (list, kind) in [("initContainers", "init"), ("containers", "container"), ("ephemeralContainers", "ephemeral")]
+    {
+        for container in spec.get(list).and_then(Value::as_array).into_iter().flatten().filter(|c| c.is_object()) {
+            w.read_container(container, kind);
+        }
+    }
+    for list in [&mut w.host_paths, &mut w.sensitive_host_paths, &mut w.capabilities, &mut w.images, &mut w.registries]
+    {
+        list.sort_unstable();
+        list.dedup();
+    }
+    Some(w)
+}
+
+/// The built-in kinds that are a pod or hold a pod template.
+pub fn is_kind(resource: &str) -> bool {
+    matches!(
+        resource,
+        "pods"
+            | "deployments"
+            | "daemonsets"
+            | "statefulsets"
+            | "replicasets"
+            | "replicationcontrollers"
+            | "jobs"
+            | "cronjobs"
+            | "podtemplates"
+    )
+}
+
+fn pod_spec<'v>(resource: &str, object: &'v Value) -> Option<&'v Value> {
+    let pointer = match resource {
+        "pods" => "/spec",
+        "cronjobs" => "/spec/jobTemplate/spec/template/spec",
+        "podtemplates" => "/template/spec",
+        _ => "/spec/template/spec",
+    };
+    let spec = object.pointer(pointer).filter(|s| s.is_object())?;
+    // Other kinds count when they carry containers (Argo Rollouts, Knative services, …).
+    (is_kind(resource) || spec.get("containers").is_some_and(Value::is_array)).then_some(spec)
+}
+
+fn pod_metadata<'v>(resource: &str, object: &'v Value) -> Option<&'v Value> {
+    match resource {
+        "pods" => object.get("metadata"),
+        "cronjobs" => object.pointer("/spec/jobTemplate/spec/template/metadata"),
+        "podtemplates" => object.pointer("/template/metadata"),
+        _ => object.pointer("/spec/template/metadata"),
+    }
+}
+
+fn flag(v: &Value, key: &str) -> bool {
+    v.get(key).and_then(Value::as_bool) == Some(true)
+}
+
+fn text<'v>(v: &'v Value, pointer: &str) -> Option<&'v str> {
+    v.pointer(pointer).and_then(Value::as_str)
+}
+
+fn each<'v>(v: &'v Value, key: &str) -> impl Iterator<Item = &'v Value> {
+    v.get(key).and_then(Value::as_array).into_iter().flatten()
+}
+
+impl Workload {
+    fn read_pod(&mut self, spec: &Value) {
+        self.host_pid = flag(spec, "hostPID");
+        self.host_ipc = flag(spec, "hostIPC");
+        self.host_network = flag(spec, "hostNetwork");
+        self.share_process_namespace = flag(spec, "shareProcessNamespace");
+        self.node_name = text(spec, "/nodeName").filter(|n| !n.is_empty()).map(str::to_owned);
+        self.automount_token = spec.get("automountServiceAccountToken").and_then(Value::as_bool);
+        self.service_account =
+            text(spec, "/serviceAccountName").or_else(|| text(spec, "/serviceAccount")).map(str::to_owned);
+        for volume in each(spec, "volumes") {
+            if let Some(path) = text(volume, "/hostPath/path") {
+                self.host_paths.push(path.to_owned());
+                if is_sensitive(path) {
+                    self.sensitive_host_paths.push(path.to_owned());
+                }
+            }
+        }
+        for toleration in each(spec, "tolerations") {
+            let key = text(toleration, "/key").unwrap_or_default();
+            self.tolerates_control_plane |= key.starts_with("node-role.kubernetes.io/")
+                || (key.is_empty() && text(toleration, "/operator") == Some("Exists"));
+        }
+        if let Some(context) = spec.get("securityContext") {
+            self.read_confinement(context);
+            for sysctl in each(context, "sysctls") {
+                self.unsafe_sysctls
+                    .extend(text(sysctl, "/name").filter(|n| !SAFE_SYSCTLS.contains(n)).map(str::to_owned));
+            }
+        }
+    }
+
+    fn read_metadata(&mut self, object: &Value, pod: Option<&Value>) {
+        self.owned = each(object.get("metadata").unwrap_or(&Value::Null), "ownerReferences").next().is_some();
+        let annotations = pod.and_then(|m| m.get("annotations")).and_then(Value::as_object);
+        for (key, value) in annotations.into_iter().flatten() {
+            self.mirror |= key == "kubernetes.io/config.mirror";
+            self.apparmor_unconfined |= key.starts_with("container.apparmor.security.beta.kubernetes.io/")
+                && value.as_str() == Some("unconfined");
+        }
+    }
+
+    /// What pods and containers both say in their security context.
+    fn read_confinement(&mut self, context: &Value) -> bool {
+        let root = context.get("runAsUser").and_then(Value::as_i64) == Some(0)
+            || context.get("runAsNonRoot").and_then(Value::as_bool) == Some(false);
+        self.run_as_root |= root;
+        self.seccomp_unconfined |= text(context, "/seccompProfile/type") == Some("Unconfined");
+        self.apparmor_unconfined |= text(context, "/appArmorProfile/type") == Some("Unconfined");
+        root
+    }
+
+    fn read_container(&mut self, container: &Value, kind: &str) {
+        let nothing = Value::Null;
+        let context = container.get("securityContext").unwrap_or(&nothing);
+        let root = self.read_confinement(context);
+        let windows_host = context.pointer("/windowsOptions/hostProcess").and_then(Value::as_bool) == Some(true);
+        let privileged = flag(context, "privileged") || windows_host;
+        self.privileged |= privileged;
+        self.allow_privilege_escalation |= flag(context, "allowPrivilegeEscalation");
+        self.proc_mount_unmasked |= text(context, "/procMount") == Some("Unmasked");
+        let capabilities: Vec<String> = context
+            .pointer("/capabilities/add")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .map(|c| c.to_uppercase().trim_start_matches("CAP_").to_owned())
+            .collect();
+        self.capabilities.extend_from_slice(&capabilities);
+        let image = text(container, "/image").unwrap_or_default();
+        if !image.is_empty() {
+            self.images.push(image.to_owned());
+            self.registries.push(registry(image).to_owned());
+        }
+        let words: Vec<&str> =
+            each(container, "command").chain(each(container, "args")).filter_map(Value::as_str).collect();
+        let command = words.join(" ");
+        if !command.is_empty() {
+            self.commands.push(command.clone());
+        }
+        let env: Vec<String> = each(container, "env")
+            .filter_map(|e| Some(format!("{}={}", text(e, "/name")?, text(e, "/value").unwrap_or_default())))
+            .collect();
+        self.env.extend_from_slice(&env);
+        let ports: Vec<i64> =
+            each(container, "ports").filter_map(|p| p.get("containerPort").and_then(Value::as_i64)).collect();
+        self.host_ports.extend(each(container, "ports").filter_map(|p| p.get("hostPort").and_then(Value::as_i64)));
+        self.interactive |= flag(container, "stdin") && flag(container, "tty");
+        self.containers.push(json!({
+            "name": text(container, "/name").unwrap_or_default(), "type": kind, "image": image, "privileged": privileged,
+            "capabilities": capabilities, "command": command, "env": env, "run_as_root": root, "ports": ports,
+        }));
+    }
+}
+
+const SAFE_SYSCTLS: &[&str] = &[
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+];
+
+/// The path without `.`, `..`, doubled or trailing slashes, as the kernel would walk it.
+fn normalise(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            p => parts.push(p),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
+
+fn is_sensitive(path: &str) -> bool {
+    let path = normalise(path);
+    path == "/"
+        || path == "/var"
+        || path == "/var/lib"
+        || path == "/usr"
+        || SENSITIVE.iter().any(|s| path == *s || path.strip_prefix(s).is_some_and(|rest| rest.starts_with('/')))
+}
+
+/// The registry host of an image reference; `docker.io` when it names none.
+pub fn registry(image: &str) -> &str {
+    match image.split_once('/') {
+        Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => host,
+        _ => "docker.io",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(spec: Value) -> Workload {
+        read("pods", &json!({"spec": spec})).expect("a workload")
+    }
+
+    #[test]
+    fn every_template_kind_is_one_view() {
+        let spec = json!({"hostPID": true, "containers": [{"name": "c", "image": "i", "securityContext": {"privileged": true}}]});
+        for (resource, object) in [
+            ("pods", json!({"spec": spec})),
+            ("deployments", json!({"spec": {"template": {"spec": spec}}})),
+            ("cronjobs", json!({"spec": {"jobTemplate": {"spec": {"template": {"spec": spec}}}}})),
+            ("podtemplates", json!({"template": {"spec": spec}})),
+            ("rollouts", json!({"spec": {"template": {"spec": spec}}})),
+        ] {
+            let w = read(resource, &object).expect(resource);
+            assert!(w.privileged && w.host_pid, "{resource}");
+        }
+        assert_eq!(read("services", &json!({"spec": {"type": "NodePort"}})), None);
+        assert_eq!(read("rollouts", &json!({"spec": {"template": {"spec": {"x": 1}}}})), None);
+    }
+
+    #[test]
+    fn every_container_kind_counts() {
+        for list in ["containers", "initContainers", "ephemeralContainers"] {
+            let mut spec = json!({"containers": [{"name": "a", "image": "x"}]});
+            spec[list] = json!([{"name": "b", "image": "ghcr.io/y", "securityContext": {"privileged": true, "capabilities": {"add": ["CAP_SYS_ADMIN", "all"]}}}]);
+            let w = pod(spec);
+            assert!(w.privileged, "{list}");
+            assert_eq!(w.capabilities, ["ALL", "SYS_ADMIN"]);
+            assert!(w.registries.contains(&"ghcr.io".to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_harmless_pod_shows_nothing() {
+        let w = pod(json!({"containers": [{"name": "a", "image": "x", "securityContext": {"privileged": false}}],
+            "volumes": [{"emptyDir": {}}], "securityContext": {"runAsNonRoot": true}}));
+        assert!(!w.privileged && !w.host_pid && !w.run_as_root && !w.tolerates_control_plane);
+        assert!(w.host_paths.is_empty() && w.capabilities.is_empty());
+    }
+
+    #[test]
+    fn sensitive_paths_survive_disguise() {
+        for path in [
+            "/",
+            "/etc/",
+            "/etc/kubernetes/pki",
+            "//var//run/docker.sock",
+            "/opt/../etc",
+            "/var/lib/kubelet/pods",
+            "/proc/1",
+            "/run/containerd/containerd.sock",
+        ] {
+            assert!(is_sensitive(path), "{path}");
+        }
+        for path in ["/data", "/mnt/disk1", "/etcetera", "/var/www", "/opt/app"] {
+            assert!(!is_sensitive(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn registries() {
+        for (image, expected) in [
+            ("nginx", "docker.io"),
+            ("team/app:1", "docker.io"),
+            ("quay.io/a/b@sha256:1", "quay.io"),
+            ("localhost:5000/x", "localhost:5000"),
+        ] {
+            assert_eq!(registry(image), expected);
+        }
+    }
+}

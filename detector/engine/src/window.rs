@@ -1,0 +1,301 @@
+//! The memory of correlations: which requests lie inside a rule's timespan, per group.
+//!
+//! Bounded: a group keeps as many hits as the condition can need, a correlation as many groups as
+//! its cap. The group touched longest ago is forgotten first and counted, so that an attacker who
+//! rotates keys is visible. Events may come out of order within the timespan.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use serde::{Deserialize, Serialize};
+
+use crate::alert::Evidence;
+
+/// One request that a base rule matched.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Hit {
+    /// Stage time, microseconds.
+    pub time: i64,
+    /// Which of the correlation's rules it matched.
+    pub rule: u32,
+    /// Identity of the request; two stages of one request are one hit.
+    pub request: u64,
+    /// The counted value of a `value_count`.
+    pub value: Option<String>,
+    pub audit_id: String,
+    /// Spelled out for the first [`EVIDENCE`] hits of a group.
+    pub evidence: Option<Box<Evidence>>,
+}
+
+/// What has to be true of the hits inside the timespan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// At least this many requests.
+    EventCount { at_least: usize },
+    /// At least this many distinct values.
+    ValueCount { at_least: usize },
+    /// Every one of this many rules, in any order.
+    Temporal { rules: u32 },
+    /// Every one of this many rules, in this order.
+    TemporalOrdered { rules: u32 },
+}
+
+/// The hits of one correlation.
+#[derive(Clone, Debug)]
+pub struct Windows {
+    kind: Kind,
+    timespan: i64,
+    cap: usize,
+    groups: HashMap<String, Group>,
+    /// Groups by when they were last touched.
+    order: BTreeMap<u64, String>,
+    touch: u64,
+    evicted: u64,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Group {
+    touched: u64,
+    /// Ordered by time.
+    hits: VecDeque<Hit>,
+}
+
+/// Hits of each rule a temporal correlation keeps; the newest matter.
+const PER_RULE: usize = 16;
+/// Hits of a group that are kept spelled out.
+const EVIDENCE: usize = 5;
+/// Groups a correlation remembers.
+pub const DEFAULT_CAP: usize = 20_000;
+
+impl Windows {
+    /// `timespan` in microseconds.
+    pub fn new(kind: Kind, timespan: i64, cap: usize) -> Self {
+        Self { kind, timespan, cap, groups: HashMap::new(), order: BTreeMap::new(), touch: 0, evicted: 0 }
+    }
+
+    /// Adds a hit; the hits that together fulfil the condition, oldest first, if they now do. A group
+    /// that fired starts anew, so that the next finding rests on new requests.
+    pub fn add(&mut self, group_key: &str, hit: Hit) -> Option<Vec<Hit>> {
+        self.touch += 1;
+        let touch = self.touch;
+        if !self.groups.contains_key(group_key) && self.groups.len() >= self.cap {
+            self.evict();
+        }
+        let group = self.groups.entry(group_key.to_owned()).or_default();
+        self.order.remove(&group.touched);
+        group.touched = touch;
+        self.order.insert(touch, group_key.to_owned());
+        let newest = group.insert(hit)?;
+        group.forget(newest - self.timespan, self.kind.room());
+        let fired = self.kind.check(group, self.timespan)?;
+        self.order.remove(&touch);
+        self.groups.remove(group_key);
+        Some(fired)
+    }
+
+    fn evict(&mut self) {
+        if let Some((_, key)) = self.order.pop_first() {
+            self.groups.remove(&key);
+            self.evicted += 1;
+        }
+    }
+
+    /// Groups forgotten because the cap was reached, since the start.
+    pub fn evicted(&self) -> u64 {
+        self.evicted
+    }
+
+    /// Groups remembered now.
+    pub fn len(&self) -> usize {
+        self.groups.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.groups.is_empty()
+    }
+
+    /// The groups as data, in the order they were touched.
+    pub fn snapshot(&self) -> serde_json::Value {
+        let groups: Vec<(&String, &Group)> =
+            self.order.values().filter_map(|key| self.groups.get_key_value(key)).collect();
+        serde_json::json!({ "touch": self.touch, "evicted": self.evicted, "groups": groups })
+    }
+
+    /// Takes over the groups of a snapshot of the same correlation.
+    pub fn restore(&mut self, snapshot: serde_json::Value) -> Result<(), serde_json::Error> {
+        #[derive(Deserialize)]
+        struct Stored {
+            touch: u64,
+            evicted: u64,
+            groups: Vec<(String, Group)>,
+        }
+        let stored: Stored = serde_json::from_value(snapshot)?;
+        self.touch = stored.touch;
+        self.evicted = stored.evicted;
+        for (key, group) in stored.groups {
+            self.order.insert(group.touched, key.clone());
+            self.groups.insert(key, group);
+        }
+        Ok(())
+    }
+}
+
+impl Group {
+    /// Inserts in time order; the newest time, or `None` where the request is here already.
+    fn insert(&mut self, mut hit: Hit) -> Option<i64> {
+        if self.hits.iter().any(|h| h.request == hit.request && h.rule == hit.rule) {
+            return None;
+        }
+        if self.hits.iter().filter(|h| h.evidence.is_some()).count() >= EVIDENCE {
+            hit.evidence = None;
+        }
+        let at = self.hits.partition_point(|h| h.time <= hit.time);
+        self.hits.insert(at, hit);
+        self.hits.back().map(|h| h.time)
+    }
+
+    fn forget(&mut self, before: i64, room: usize) {
+        while self.hits.front().is_some_and(|h| h.time < before) || self.hits.len() > room {
+            self.hits.pop_front();
+        }
+    }
+}
+
+impl Kind {
+    /// How many hits a group keeps.
+    fn room(&self) -> usize {
+        match self {
+            Self::EventCount { at_least } => (*at_least).max(1),
+            // Distinct values may hide behind repeated ones.
+            Self::ValueCount { at_least } => at_least.saturating_mul(8).clamp(64, 4096).max(*at_least),
+            Self::Temporal { rules } | Self::TemporalOrdered { rules } => *rules as usize * PER_RULE,
+        }
+    }
+
+    fn check(&self, group: &mut Group, timespan: i64) -> Option<Vec<Hit>> {
+        match self {
+            Self::EventCount { at_least } => (group.hits.len() >= *at_least).then(|| group.hits.drain(..).collect()),
+            Self::ValueCount { at_least } => {
+                let mut values: Vec<&str> = group.hits.iter().filter_map(|h| h.value.as_deref()).collect();
+                values.sort_unstable();
+                values.dedup();
+                (values.len() >= *at_least).then(|| group.hits.drain(..).collect())
+            }
+            Self::Temporal { rules } => {
+                let newest = |rule: u32| group.hits.iter().rev().find(|h| h.rule == rule).cloned();
+                let mut found: Vec<Hit> = (0..*rules).map(newest).collect::<Option<_>>()?;
+                found.sort_by_key(|h| h.time);
+                Some(found)
+            }
+            Self::TemporalOrdered { rules } => group.chain(*rules, timespan),
+        }
+    }
+}
+
+impl Group {
+    /// One hit of each rule in order: the latest chain that fits.
+    fn chain(&self, rules: u32, timespan: i64) -> Option<Vec<Hit>> {
+        let mut chain: Vec<Hit> = Vec::with_capacity(rules as usize);
+        let mut before = usize::MAX;
+        for rule in (0..rules).rev() {
+            let (at, hit) = self.hits.iter().enumerate().rev().find(|(at, h)| *at < before && h.rule == rule)?;
+            before = at;
+            chain.push(hit.clone());
+        }
+        chain.reverse();
+        let spans = chain.last()?.time - chain.first()?.time <= timespan;
+        spans.then_some(chain)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hit(time: i64, rule: u32, request: u64, value: &str) -> Hit {
+        Hit { time, rule, request, value: Some(value.to_owned()), audit_id: String::new(), evidence: None }
+    }
+
+    fn count(n: usize) -> Windows {
+        Windows::new(Kind::EventCount { at_least: n }, 60, 10)
+    }
+
+    #[test]
+    fn the_third_within_the_span_fires_and_the_count_starts_anew() {
+        let mut w = count(3);
+        assert_eq!(w.add("k", hit(0, 0, 1, "")), None);
+        assert_eq!(w.add("k", hit(50, 0, 2, "")), None);
+        assert_eq!(w.add("k", hit(70, 0, 3, "")), None, "the first is out of the span");
+        assert_eq!(w.add("other", hit(71, 0, 4, "")), None);
+        assert_eq!(w.add("k", hit(72, 0, 5, "")).map(|h| h.len()), Some(3));
+        assert_eq!(w.add("k", hit(73, 0, 6, "")), None);
+    }
+
+    #[test]
+    fn the_border_of_the_span_belongs_to_it() {
+        let mut w = count(2);
+        w.add("k", hit(0, 0, 1, ""));
+        assert!(w.add("k", hit(60, 0, 2, "")).is_some());
+        w.add("k", hit(100, 0, 3, ""));
+        assert!(w.add("k", hit(161, 0, 4, "")).is_none());
+    }
+
+    #[test]
+    fn two_stages_of_one_request_are_one_hit_and_order_does_not_matter() {
+        let mut w = count(2);
+        w.add("k", hit(30, 0, 1, ""));
+        assert!(w.add("k", hit(31, 0, 1, "")).is_none());
+        let fired = w.add("k", hit(10, 0, 2, "")).expect("a late event counts");
+        assert_eq!(fired.iter().map(|h| h.time).collect::<Vec<_>>(), [10, 30]);
+    }
+
+    #[test]
+    fn distinct_values_are_counted_once() {
+        let mut w = Windows::new(Kind::ValueCount { at_least: 3 }, 60, 10);
+        for (i, v) in ["a", "a", "b", "a", "b"].iter().enumerate() {
+            assert!(w.add("k", hit(i as i64, 0, i as u64, v)).is_none());
+        }
+        assert!(w.add("k", hit(6, 0, 9, "c")).is_some());
+    }
+
+    #[test]
+    fn temporal_wants_all_ordered_wants_them_in_order() {
+        let feed = |kind: Kind, rules: &[u32]| {
+            let mut w = Windows::new(kind, 60, 10);
+            rules.iter().enumerate().filter_map(|(i, r)| w.add("k", hit(i as i64, *r, i as u64, ""))).count()
+        };
+        assert_eq!(feed(Kind::Temporal { rules: 3 }, &[2, 0, 1]), 1);
+        assert_eq!(feed(Kind::Temporal { rules: 3 }, &[2, 0, 0]), 0);
+        assert_eq!(feed(Kind::TemporalOrdered { rules: 3 }, &[2, 0, 1]), 0);
+        assert_eq!(feed(Kind::TemporalOrdered { rules: 3 }, &[2, 0, 1, 2]), 1);
+        assert_eq!(feed(Kind::TemporalOrdered { rules: 2 }, &[0, 1, 0, 1]), 2);
+    }
+
+    #[test]
+    fn ordered_takes_a_late_event_where_it_belongs() {
+        let mut w = Windows::new(Kind::TemporalOrdered { rules: 2 }, 60, 10);
+        assert!(w.add("k", hit(20, 1, 1, "")).is_none());
+        assert!(w.add("k", hit(10, 0, 2, "")).is_some(), "the first step arrived after the second");
+    }
+
+    #[test]
+    fn the_least_recently_touched_group_is_forgotten_and_counted() {
+        let mut w = count(2);
+        for i in 0..11 {
+            w.add(&format!("k{i}"), hit(i, 0, i as u64, ""));
+        }
+        assert_eq!((w.len(), w.evicted()), (10, 1));
+        assert!(w.add("k0", hit(20, 0, 100, "")).is_none(), "k0 was forgotten");
+        assert!(w.add("k5", hit(20, 0, 101, "")).is_some());
+    }
+
+    #[test]
+    fn a_snapshot_goes_on_where_it_was() {
+        let mut a = count(3);
+        a.add("k", hit(0, 0, 1, ""));
+        a.add("k", hit(1, 0, 2, ""));
+        let mut b = count(3);
+        b.restore(a.snapshot()).expect("own snapshot");
+        assert_eq!(a.add("k", hit(2, 0, 3, "")), b.add("k", hit(2, 0, 3, "")));
+        assert!(b.is_empty());
+    }
+}

@@ -1,0 +1,249 @@
+//! `lapwing output`: what is configured, whether it works, and what could not be delivered.
+
+use std::io::{BufRead, BufReader, IsTerminal, Write};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use clap::Subcommand;
+use comfy_table::{Table, presets};
+use serde_json::json;
+
+use crate::output::encode::{json_line, terminal};
+use crate::output::worker::{DeadLetter, dead_letters};
+use crate::output::{Config, Failure, Output, sample};
+
+/// Try outputs and see what they could not deliver.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  lapwing output list                 What is configured and where it sends to
+  lapwing output test soc             Send a marked test alert to the output `soc`
+  lapwing output dead list            Alerts that were given up, and why
+  lapwing output dead list soc | jq   The same for one output, as NDJSON
+
+Exit codes: 0 good, 1 the receiver did not take the alert, or there are dead letters, 2 could not run")]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List the configured outputs.
+    List,
+    /// Send a marked test alert and tell what the receiver answered.
+    #[command(after_help = "Example:\n  lapwing output test soc")]
+    Test {
+        /// Name of the output in the configuration.
+        name: String,
+    },
+    /// Alerts that were given up.
+    Dead {
+        #[command(subcommand)]
+        command: Dead,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Dead {
+    /// List dead letters: a table on a terminal, NDJSON when piped.
+    #[command(after_help = "Examples:\n  lapwing output dead list\n  lapwing output dead list soc")]
+    List {
+        /// Only of this output.
+        name: Option<String>,
+    },
+}
+
+/// Runs the command; the number is the exit code.
+pub async fn run(args: Args, configs: &[Config], data_dir: &Path) -> Result<u8> {
+    let mut out = std::io::stdout();
+    let people = out.is_terminal();
+    match args.command {
+        Command::List => list(configs, data_dir, people, &mut out),
+        Command::Test { name } => test(find(configs, &name)?, &mut out).await,
+        Command::Dead { command: Dead::List { name } } => {
+            let chosen = match &name {
+                Some(name) => std::slice::from_ref(find(configs, name)?),
+                None => configs,
+            };
+            dead_list(chosen, data_dir, people, &mut out)
+        }
+    }
+}
+
+fn find<'a>(configs: &'a [Config], name: &str) -> Result<&'a Config> {
+    if let Some(config) = configs.iter().find(|c| c.name() == name) {
+        return Ok(config);
+    }
+    let near = configs.iter().map(Config::name).max_by(|a, b| {
+        let like = |known| strsim::jaro_winkler(known, name);
+        like(a).total_cmp(&like(b))
+    });
+    match near {
+        None => bail!("no output is configured; add one under `outputs:`"),
+        Some(near) if strsim::jaro_winkler(near, name) > 0.7 => bail!("no output `{name}`; did you mean `{near}`?"),
+        Some(_) => bail!("no output `{name}`; `lapwing output list` shows the configured ones"),
+    }
+}
+
+async fn test(config: &Config, out: &mut impl Write) -> Result<u8> {
+    let mut output = Output::new(config)?;
+    let alert = sample::test_alert(config.name(), chrono::Utc::now());
+    let (name, kind, target) = (config.name(), config.kind(), config.target());
+    let said = match output.deliver(&alert).await {
+        Ok(receipt) => {
+            writeln!(out, "output `{name}` ({kind}, {}): delivered test alert {}", terminal(&target), alert.id)?;
+            writeln!(out, "  it answered: {}", terminal(&receipt.0))?;
+            return Ok(0);
+        }
+        Err(Failure::Retry { reason, .. }) => format!("not delivered, would be tried again: {}", terminal(&reason)),
+        Err(Failure::Reject { reason }) => format!("refused: {}", terminal(&reason)),
+    };
+    writeln!(out, "output `{name}` ({kind}, {}): {said}", terminal(&target))?;
+    Ok(1)
+}
+
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(header);
+    table
+}
+
+fn list(configs: &[Config], data_dir: &Path, people: bool, out: &mut impl Write) -> Result<u8> {
+    let mut table = table(&["NAME", "TYPE", "MIN LEVEL", "DEAD LETTERS", "SENDS TO"]);
+    for config in configs {
+        let dead = letters(data_dir, config.name())?.len();
+        if people {
+            let target = terminal(&config.target()).into_owned();
+            table.add_row([config.name(), config.kind(), config.min_level().as_str(), &dead.to_string(), &target]);
+        } else {
+            let line = json!({ "name": config.name(), "type": config.kind(), "minLevel": config.min_level(),
+                "target": config.target(), "deadLetters": dead });
+            writeln!(out, "{}", json_line(&line)?)?;
+        }
+    }
+    if people {
+        writeln!(out, "{table}")?;
+    }
+    Ok(0)
+}
+
+fn dead_list(configs: &[Config], data_dir: &Path, people: bool, out: &mut impl Write) -> Result<u8> {
+    let mut table = table(&["TIME", "OUTPUT", "TRIES", "ALERT", "LEVEL", "RULE", "REASON"]);
+    let mut any = false;
+    for config in configs {
+        for letter in letters(data_dir, config.name())? {
+            any = true;
+            if people {
+                table.add_row(row(&letter));
+            } else {
+                writeln!(out, "{}", json_line(&letter)?)?;
+            }
+        }
+    }
+    match (people, any) {
+        (true, true) => writeln!(out, "{table}")?,
+        (true, false) => writeln!(out, "no dead letters")?,
+        (false, _) => {}
+    }
+    Ok(u8::from(any))
+}
+
+fn row(letter: &DeadLetter) -> [String; 7] {
+    let alert = letter.alert.as_deref();
+    let shown = |text: Option<&str>| terminal(text.unwrap_or("-")).into_owned();
+    [
+        letter.time.format("%Y-%m-%d %H:%M:%S").to_string(),
+        letter.output.clone(),
+        letter.tries.to_string(),
+        shown(alert.map(|a| a.id.as_str())),
+        shown(alert.map(|a| a.level.as_str())),
+        shown(alert.map(|a| a.rule.title.as_str())),
+        shown(Some(&letter.reason)),
+    ]
+}
+
+/// The dead letters of the output `name`, oldest first. A line that cannot be read (a crash may have cut the
+/// last one) is skipped with a warning.
+fn letters(data_dir: &Path, name: &str) -> Result<Vec<DeadLetter>> {
+    let path = dead_letters(data_dir, name);
+    let file = match std::fs::File::open(&path) {
+        Ok(file) => BufReader::new(file),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(e).with_context(|| format!("cannot read `{}`", path.display())),
+    };
+    let mut found = Vec::new();
+    for (number, line) in file.lines().enumerate() {
+        let line = line.with_context(|| format!("cannot read `{}`", path.display()))?;
+        match serde_json::from_str(&line) {
+            Ok(letter) => found.push(letter),
+            Err(e) => {
+                tracing::warn!(line = number + 1, reason = %e, "skipped an unreadable line of `{}`", path.display());
+            }
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::{file, stdout};
+
+    fn configs(dir: &Path) -> Vec<Config> {
+        vec![
+            Config::Stdout(stdout::Config { name: "console".into(), ..Default::default() }),
+            Config::File(file::Config { name: "archive".into(), path: dir.join("a.ndjson"), ..Default::default() }),
+        ]
+    }
+
+    #[tokio::test]
+    async fn a_test_alert_says_test_and_tells_the_answer() {
+        let dir = tempfile::tempdir().unwrap();
+        let (configs, mut out) = (configs(dir.path()), Vec::new());
+        assert_eq!(test(&configs[1], &mut out).await.unwrap(), 0);
+        let said = String::from_utf8(out).unwrap();
+        assert!(said.contains("it answered: appended to"), "{said}");
+        let line = std::fs::read_to_string(dir.path().join("a.ndjson")).unwrap();
+        assert!(line.contains("\"status\":\"test\"") && line.contains("TEST"), "{line}");
+    }
+
+    #[tokio::test]
+    async fn a_receiver_that_fails_is_exit_code_one() {
+        let broken = Config::File(file::Config { name: "a".into(), path: "/dev/full".into(), ..Default::default() });
+        let mut out = Vec::new();
+        assert_eq!(test(&broken, &mut out).await.unwrap(), 1);
+        assert!(String::from_utf8(out).unwrap().contains("would be tried again"));
+    }
+
+    #[test]
+    fn a_wrong_name_gets_a_hint() {
+        let configs = configs(Path::new("/"));
+        assert_eq!(find(&configs, "consol").unwrap_err().to_string(), "no output `consol`; did you mean `console`?");
+        assert!(find(&configs, "zzz").unwrap_err().to_string().contains("output list"));
+    }
+
+    #[test]
+    fn lists_outputs_and_dead_letters() {
+        let dir = tempfile::tempdir().unwrap();
+        let configs = configs(dir.path());
+        std::fs::create_dir(dir.path().join("outputs")).unwrap();
+        let mut out = Vec::new();
+        assert_eq!(dead_list(&configs, dir.path(), true, &mut out).unwrap(), 0);
+        let letter = DeadLetter {
+            time: chrono::Utc::now(),
+            output: "archive".into(),
+            reason: "404\x1b[2J".into(),
+            tries: 5,
+            alert: Some(Box::new(sample::alert())),
+            unreadable: String::new(),
+        };
+        let path = dead_letters(dir.path(), "archive");
+        std::fs::write(&path, format!("{}\n{{\"half", json_line(&letter).unwrap())).unwrap();
+        assert_eq!(dead_list(&configs, dir.path(), true, &mut out).unwrap(), 1);
+        assert_eq!(list(&configs, dir.path(), true, &mut out).unwrap(), 0);
+        let text = String::from_utf8(std::mem::take(&mut out)).unwrap();
+        assert!(text.contains("Shell opened in a pod") && text.contains("archive") && !text.contains('\x1b'), "{text}");
+        dead_list(&configs, dir.path(), false, &mut out).unwrap();
+        assert_eq!(serde_json::from_slice::<DeadLetter>(&out).unwrap(), letter);
+    }
+}

@@ -1,0 +1,236 @@
+//! The configuration file: YAML in, a typed `Config` out, or every problem at once.
+//!
+//! The way: text → tree with places → `${ENV}` → check against the schema of `Config` → paths made
+//! absolute → typed `Config` → checks that need meaning. Each part of Lapwing owns its section; this
+//! module composes them and reads nothing but the files the configuration names.
+
+pub mod check;
+mod env;
+mod files;
+mod parts;
+pub mod problem;
+pub mod show;
+mod tree;
+pub mod units;
+mod validate;
+
+use std::path::{Path, PathBuf};
+
+use lapwing_engine::alert::Level;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use parts::{file, kafka, output, webhook};
+pub use problem::{ConfigError, Place, Problem, Problems};
+use tree::Node;
+pub use units::{ByteSize, HumanDuration};
+
+/// A Lapwing configuration file. Relative paths start at the directory of this file; `${NAME}` in a
+/// value is replaced by the environment variable.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct Config {
+    /// Where the journal, the index and all state live.
+    pub data_dir: PathBuf,
+    /// Health and metrics.
+    pub admin: Admin,
+    /// Where events come from. At least one.
+    pub sources: Sources,
+    /// Which rules judge.
+    pub rules: Rules,
+    /// How findings become alerts.
+    pub alerts: Alerts,
+    /// How long events are kept.
+    pub retention: Retention,
+    /// Where alerts go.
+    pub outputs: Vec<output::Config>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: "/var/lib/lapwing".into(),
+            admin: Admin::default(),
+            sources: Sources::default(),
+            rules: Rules::default(),
+            alerts: Alerts::default(),
+            retention: Retention::default(),
+            outputs: Vec::new(),
+        }
+    }
+}
+
+/// Health and metrics: `/livez`, `/readyz` and `/metrics`.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct Admin {
+    /// Address and port to listen on. It has no authentication: keep it on loopback or behind a network policy.
+    pub listen: String,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { listen: "127.0.0.1:9466".into() }
+    }
+}
+
+/// Where events come from.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct Sources {
+    /// The audit webhook kube-apiserver posts to.
+    pub webhook: Option<webhook::Config>,
+    /// Kafka consumer groups.
+    pub kafka: Vec<kafka::Config>,
+    /// Audit log files, followed through rotation.
+    pub files: Vec<file::Config>,
+}
+
+/// Which rules judge. The built-in rules are part of the program.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct Rules {
+    /// Files or directories with further Sigma rules.
+    pub paths: Vec<PathBuf>,
+    /// Ids of rules that must not judge.
+    pub disable: Vec<String>,
+    /// Rules below this level are not loaded.
+    pub min_level: Level,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self { paths: Vec::new(), disable: Vec::new(), min_level: Level::Informational }
+    }
+}
+
+/// How findings become alerts.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct Alerts {
+    /// Findings of one rule, actor and cluster within this time are one alert.
+    pub group_window: HumanDuration,
+}
+
+impl Default for Alerts {
+    fn default() -> Self {
+        Self { group_window: HumanDuration::from_secs(3600) }
+    }
+}
+
+/// How long events are kept. Whichever limit is reached first removes the oldest.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct Retention {
+    /// Events older than this are removed.
+    pub max_age: HumanDuration,
+    /// Journal and index together stay below this.
+    pub max_size: ByteSize,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { max_age: HumanDuration::from_secs(30 * 86_400), max_size: ByteSize::gib(20) }
+    }
+}
+
+/// A configuration that passed every check.
+#[derive(Debug)]
+pub struct Loaded {
+    pub config: Config,
+    pub file: PathBuf,
+    /// Not wrong, but worth a look: shown by `config check` and logged at start.
+    pub notes: Vec<Problem>,
+    tree: Node,
+}
+
+impl Config {
+    /// Reads and checks `file`. `data_dir` overrides the file's.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or with every problem in it.
+    pub fn load(file: &Path, data_dir: Option<&Path>) -> Result<Loaded, ConfigError> {
+        let text = std::fs::read_to_string(file)
+            .map_err(|source| ConfigError::Unreadable { path: file.to_owned(), source })?;
+        let mut loaded = Self::read(&text, file, &|name| std::env::var(name).ok()).map_err(ConfigError::Wrong)?;
+        if let Some(dir) = data_dir {
+            loaded.config.data_dir = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
+        }
+        Ok(loaded)
+    }
+
+    /// As `load`, from a text; `file` gives the name for messages and the directory for relative paths.
+    ///
+    /// # Errors
+    /// Every problem in the text.
+    pub fn read(text: &str, file: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, Problems> {
+        let wrong = |list| Problems::new(file, list);
+        let mut tree = tree::parse(text).map_err(|problem| wrong(vec![problem]))?;
+        if matches!(tree.value, tree::Value::Null) {
+            tree.value = tree::Value::Map(Vec::new());
+        }
+        let mut problems = Vec::new();
+        env::substitute(&mut tree, env, &mut problems);
+        problems.extend(check::check(&mut tree, &Self::schema()));
+        let base = file.parent().unwrap_or(Path::new("")).to_owned();
+        files::resolve(&mut tree, &base, &mut problems);
+
+        let config = match serde_path_to_error::deserialize::<_, Self>(tree.to_json()) {
+            Ok(config) => config,
+            Err(error) => {
+                // Meaning can still be checked on what the file says, so that nothing is held back.
+                let (more, _) = validate::validate(&tree.to_json(), &tree);
+                add_unexplained(&mut problems, more);
+                let path = error.path().to_string();
+                let near = |p: &Problem| path == "." || p.path.starts_with(&path) || path.starts_with(&p.path);
+                if !problems.iter().any(near) {
+                    problems.push(Problem::new(tree.place_of(&path), path.clone(), error.inner().to_string()));
+                }
+                return Err(wrong(problems));
+            }
+        };
+        let effective = serde_json::to_value(&config).unwrap_or_default();
+        let (more, notes) = validate::validate(&effective, &tree);
+        add_unexplained(&mut problems, more);
+        for (path, what) in parts::problems(&config) {
+            if !problems.iter().any(|p| p.path.starts_with(&path)) {
+                problems.push(Problem::new(tree.place_of(&path), path, what));
+            }
+        }
+        if problems.is_empty() {
+            Ok(Loaded { config, file: file.to_owned(), notes, tree })
+        } else {
+            Err(wrong(problems))
+        }
+    }
+
+    /// The JSON Schema of the file.
+    pub fn schema() -> serde_json::Value {
+        schemars::schema_for!(Self).to_value()
+    }
+}
+
+fn add_unexplained(problems: &mut Vec<Problem>, more: Vec<Problem>) {
+    let known = problems.len();
+    for problem in more {
+        if !problems[..known].iter().any(|p| explains(p, &problem)) {
+            problems.push(problem);
+        }
+    }
+}
+
+/// Whether `known` already tells why `other` is wrong: it is about the same key, or about an unknown key
+/// in the same section or in the section `other` finds empty.
+fn explains(known: &Problem, other: &Problem) -> bool {
+    let section = |path: &'_ str| path.rsplit_once('.').map_or("", |(section, _)| section).to_owned();
+    let unknown = known.what.starts_with("unknown key");
+    let leaf = other.path.rsplit('.').next().unwrap_or_default();
+    known.path == other.path
+        || unknown && section(&known.path) == other.path
+        || known.what.contains(&format!("did you mean `{leaf}`?"))
+}
+
+#[cfg(test)]
+mod reference;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,50 @@
+//! A body or a message in memory → the items of a batch.
+
+use lapwing_engine::batch::{Item, RejectReason};
+use lapwing_engine::event::{Event, NotAnEvent};
+use lapwing_engine::redact;
+
+use super::{EXCERPT, Events, Limits};
+
+/// Every event of `body`, redacted, in order; whatever is no event becomes a reject beside them.
+///
+/// Accepts one event, an `EventList`, an array, lines or concatenated values of these. A body cut off
+/// somewhere gives the items before the cut and one reject. An empty body is one reject.
+pub fn split(body: &[u8], limits: &Limits) -> Vec<Item> {
+    let mut items = Vec::new();
+    let mut events = Events::new(body, *limits);
+    while let Some(found) = events.next() {
+        items.push(match found {
+            Ok(text) => item(text),
+            Err(e) => Item::Reject { reason: e.reason, detail: e.detail, excerpt: e.excerpt },
+        });
+    }
+    if items.is_empty() && body.iter().all(u8::is_ascii_whitespace) {
+        items.push(Item::Reject {
+            reason: RejectReason::BadBody,
+            detail: "the body is empty".to_owned(),
+            excerpt: String::new(),
+        });
+    }
+    items
+}
+
+/// One item of [`Events`] as it is journaled.
+pub fn item(text: &str) -> Item {
+    let error = match Event::parse(text) {
+        Ok(_) => return Item::Event(redact::event(text).into_owned()),
+        Err(error) => error,
+    };
+    let reason = match error {
+        NotAnEvent::NotJson(_) => RejectReason::NotJson,
+        _ => RejectReason::NotAnEvent,
+    };
+    Item::Reject {
+        reason,
+        detail: redact::excerpt(error.to_string().as_bytes(), 512),
+        excerpt: redact::excerpt(text.as_bytes(), EXCERPT),
+    }
+}
+
+#[cfg(test)]
+mod tests;

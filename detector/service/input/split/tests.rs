@@ -1,0 +1,59 @@
+use super::*;
+
+fn ev(n: usize) -> String {
+    format!(r#"{{"level":"Metadata","auditID":"{n}","verb":"get"}}"#)
+}
+
+/// Audit ids of events, reasons of rejects.
+fn summary(body: &[u8]) -> Vec<String> {
+    split(body, &Limits::default())
+        .iter()
+        .map(|item| match item {
+            Item::Event(text) => Event::parse(text).map(|e| e.audit_id.to_string()).unwrap_or_else(|e| e.to_string()),
+            Item::Reject { reason, excerpt, .. } => {
+                assert!(excerpt.len() <= EXCERPT);
+                reason.as_str().to_owned()
+            }
+        })
+        .collect()
+}
+
+#[test]
+fn hostile_items_among_good_ones() {
+    let deep = format!(r#"{{"auditID":"deep","requestObject":{}1{}}}"#, "[".repeat(10_000), "]".repeat(10_000));
+    let agent = format!(r#"{{"auditID":"agent","userAgent":"{}"}}"#, "a".repeat(1 << 20));
+    let items = [
+        ev(1),
+        deep,
+        r#"{"auditID":"number","requestObject":1e999}"#.into(),
+        r#"{"auditID":"surrogate","userAgent":"\ud800"}"#.into(),
+        agent,
+        r#"{"kind":"Pod","apiVersion":"v1"}"#.into(),
+        r#"{"auditID":"#.to_owned() + "}",
+        ev(2),
+    ];
+    let list = format!(r#"{{"kind":"EventList","apiVersion":"audit.k8s.io/v1","items":[{}]}}"#, items.join(","));
+    let expected = ["1", "deep", "number", "surrogate", "agent", "not_an_event", "not_json", "2"];
+    assert_eq!(summary(list.as_bytes()), expected);
+    assert_eq!(summary(items.join("\n").as_bytes()), expected);
+}
+
+#[test]
+fn bodies_that_hold_nothing() {
+    assert_eq!(summary(b""), ["bad_body"]);
+    assert_eq!(summary(b" \n"), ["bad_body"]);
+    assert_eq!(summary(b"hello"), ["not_json"]);
+    assert_eq!(summary(b"\xff\xff"), ["not_json"]);
+    assert_eq!(summary(b"{}"), ["not_an_event"]);
+    assert!(summary(br#"{"kind":"EventList","items":[]}"#).is_empty());
+}
+
+#[test]
+fn events_and_rejects_are_redacted() {
+    let secret = r#"{"auditID":"1","objectRef":{"resource":"secrets"},"requestObject":{"data":{"k":"c2VjcmV0"}}}"#;
+    for body in [secret.to_owned(), secret[..secret.len() - 5].to_owned(), secret.replace("auditID", "other")] {
+        let items = split(body.as_bytes(), &Limits::default());
+        assert_eq!(items.len(), 1);
+        assert!(!format!("{items:?}").contains("c2Vj"), "{items:?}");
+    }
+}

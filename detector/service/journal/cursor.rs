@@ -1,0 +1,102 @@
+//! A durable number: how far somebody has come. Two slots on pages of their own, written in turn, so that a torn
+//! write costs the newest value and never both. A value that is too old means doing something again, never skipping.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use super::Error;
+use super::disk::{private_file, sync_dir};
+use super::segment::{PAGE, u32_at, u64_at};
+
+const MAGIC: &[u8; 8] = b"LAPWCURS";
+const FORMAT: u32 = 1;
+const SLOT: usize = 32;
+
+/// magic 8 | format 4 | seq 8 | value 8 | crc32 4, at offset 0 and at 4096.
+pub struct CursorFile {
+    path: PathBuf,
+    file: File,
+    seq: u64,
+    value: u64,
+    repaired: bool,
+}
+
+impl CursorFile {
+    /// Opens or creates (with value 0). Errors: `Io`, `Newer`, `Cursor` when neither slot is readable.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let io = |source| Error::Io { path: path.to_owned(), source };
+        if !path.exists() {
+            create(path).map_err(io)?;
+        }
+        let file = private_file().truncate(false).open(path).map_err(io)?;
+        let mut slots = Vec::with_capacity(2);
+        for at in [0, PAGE] {
+            let mut bytes = [0; SLOT];
+            match file.read_exact_at(&mut bytes, at) {
+                Err(e) if e.kind() != io::ErrorKind::UnexpectedEof => return Err(io(e)),
+                _ => slots.push(decode(&bytes, path)?),
+            }
+        }
+        let repaired = slots.iter().any(Option::is_none);
+        let (seq, value) = slots.into_iter().flatten().max().ok_or_else(|| Error::Cursor { path: path.to_owned() })?;
+        Ok(Self { path: path.to_owned(), file, seq, value, repaired })
+    }
+
+    pub fn get(&self) -> u64 {
+        self.value
+    }
+
+    /// One slot was unreadable when the file was opened: the value may be one step old.
+    pub fn repaired(&self) -> bool {
+        self.repaired
+    }
+
+    /// Durable when it returns. After an error the old value counts.
+    pub fn set(&mut self, value: u64) -> Result<(), Error> {
+        if value == self.value {
+            return Ok(());
+        }
+        let seq = self.seq + 1;
+        let written = self
+            .file
+            .write_all_at(&encode(seq, value), (seq % 2) * PAGE)
+            .and_then(|()| self.file.sync_data())
+            .map_err(|source| Error::Io { path: self.path.clone(), source });
+        written.map(|()| (self.seq, self.value) = (seq, value))
+    }
+}
+
+/// Under a temporary name first, so that a file under the real name always has both slots.
+fn create(path: &Path) -> io::Result<()> {
+    let draft = path.with_extension("cursor-new");
+    let file = private_file().truncate(true).open(&draft)?;
+    file.write_all_at(&encode(0, 0), 0)?;
+    file.write_all_at(&encode(1, 0), PAGE)?;
+    file.sync_all()?;
+    fs::rename(&draft, path)?;
+    path.parent().filter(|p| !p.as_os_str().is_empty()).map_or(Ok(()), sync_dir)
+}
+
+fn encode(seq: u64, value: u64) -> [u8; SLOT] {
+    let mut out = [0; SLOT];
+    out[..8].copy_from_slice(MAGIC);
+    out[8..12].copy_from_slice(&FORMAT.to_le_bytes());
+    out[12..20].copy_from_slice(&seq.to_le_bytes());
+    out[20..28].copy_from_slice(&value.to_le_bytes());
+    let crc = crc32fast::hash(&out[..28]);
+    out[28..].copy_from_slice(&crc.to_le_bytes());
+    out
+}
+
+/// seq and value; `None` when damaged.
+fn decode(bytes: &[u8; SLOT], path: &Path) -> Result<Option<(u64, u64)>, Error> {
+    if !bytes.starts_with(MAGIC) || u32_at(bytes, 28) != crc32fast::hash(&bytes[..28]) {
+        return Ok(None);
+    }
+    match u32_at(bytes, 8) {
+        format if format > FORMAT => Err(Error::Newer { path: path.to_owned(), format }),
+        _ => Ok(Some((u64_at(bytes, 12), u64_at(bytes, 20)))),
+    }
+}

@@ -1,0 +1,327 @@
+//! Disks that fail, fill up, hang or lose power. Every fault is injected at the writer's own disk operations.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex};
+
+use super::super::disk::Disk;
+use super::*;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    /// Half of it is written.
+    Write(ErrorKind),
+    Sync(ErrorKind),
+    /// No fault: the one to come is for a later sync.
+    SyncWell,
+    Reserve(ErrorKind),
+    /// Cannot be undone after a failed write.
+    Truncate,
+}
+
+/// A real disk with faults to come, in order of their kind of operation.
+#[derive(Clone, Default)]
+struct Faulty {
+    faults: Arc<Mutex<VecDeque<Fault>>>,
+    /// Files whose sync failed once: touching them again is the mistake to catch.
+    poisoned: Arc<Mutex<HashSet<u64>>>,
+}
+
+impl Faulty {
+    fn expect(&self, faults: &[Fault]) {
+        self.faults.lock().unwrap().extend(faults);
+    }
+
+    fn hits(&self, matches: impl Fn(&Fault) -> bool) -> Option<Fault> {
+        let mut faults = self.faults.lock().unwrap();
+        if faults.front().is_some_and(matches) { faults.pop_front() } else { None }
+    }
+
+    fn assert_healthy(&self, file: &File) {
+        let ino = file.metadata().unwrap().ino();
+        assert!(!self.poisoned.lock().unwrap().contains(&ino), "a segment was used after its sync failed");
+    }
+}
+
+impl Disk for Faulty {
+    fn create(&self, path: &Path) -> io::Result<File> {
+        let file = RealDisk.create(path)?;
+        // The number of a deleted file may be given to a new one.
+        self.poisoned.lock().unwrap().remove(&file.metadata()?.ino());
+        Ok(file)
+    }
+
+    fn reserve(&self, _: &File, _: u64) -> io::Result<()> {
+        match self.hits(|f| matches!(f, Fault::Reserve(_))) {
+            Some(Fault::Reserve(kind)) => Err(kind.into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn write_at(&self, file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.assert_healthy(file);
+        match self.hits(|f| matches!(f, Fault::Write(_))) {
+            Some(Fault::Write(kind)) => file.write_all_at(&bytes[..bytes.len() / 2], at).and(Err(kind.into())),
+            _ => file.write_all_at(bytes, at),
+        }
+    }
+
+    fn truncate(&self, file: &File, len: u64) -> io::Result<()> {
+        match self.hits(|f| *f == Fault::Truncate) {
+            Some(_) => Err(ErrorKind::Other.into()),
+            None => file.set_len(len),
+        }
+    }
+
+    fn sync(&self, file: &File) -> io::Result<()> {
+        self.assert_healthy(file);
+        match self.hits(|f| matches!(f, Fault::Sync(_) | Fault::SyncWell)) {
+            Some(Fault::Sync(kind)) => {
+                self.poisoned.lock().unwrap().insert(file.metadata().unwrap().ino());
+                Err(kind.into())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn open_faulty(dir: &Path) -> (Journal, Faulty) {
+    let disk = Faulty::default();
+    (Journal::open_on(dir, small(), Box::new(disk.clone())).unwrap().0, disk)
+}
+
+const FULL: ErrorKind = ErrorKind::StorageFull;
+const BROKEN: ErrorKind = ErrorKind::Other;
+
+fn assert_whole(dir: &Path, journal: Journal, n: u64) {
+    assert_eq!(drain(&mut journal.reader(Lsn(0))), ((1..=n).collect(), vec![]));
+    assert!(!journal.stat().failing);
+    journal.close();
+    assert_eq!(everything(dir), ((1..=n).collect(), vec![]));
+    assert_chained(dir);
+    assert_eq!(open(dir).1, Recovery { last: Lsn(n), ..Recovery::default() });
+}
+
+#[test]
+fn a_full_disk_refuses_and_later_appends_work_again() {
+    let dir = dir();
+    let (journal, disk) = open_faulty(dir.path());
+    fill(&journal, 3);
+    disk.expect(&[Fault::Write(FULL), Fault::Write(FULL)]);
+    for _ in 0..2 {
+        let refused = journal.append_blocking(0, payload(4));
+        assert!(matches!(refused, Err(AppendError::NoSpace { .. })), "{refused:?}");
+        assert!(journal.stat().failing);
+        assert_eq!((journal.durable(), journal.stat().queued_bytes), (Lsn(3), 0));
+    }
+    fill(&journal, 3);
+    assert_eq!(list_segments(dir.path()).unwrap().len(), 1, "the same segment goes on");
+    assert_whole(dir.path(), journal, 6);
+}
+
+#[test]
+fn a_disk_too_full_for_a_new_segment_refuses_and_recovers() {
+    let dir = dir();
+    let (journal, disk) = open_faulty(dir.path());
+    disk.expect(&[Fault::Reserve(FULL)]);
+    assert!(matches!(journal.append_blocking(0, vec![]), Err(AppendError::NoSpace { .. })));
+    assert_eq!(list_segments(dir.path()).unwrap(), []);
+    fill(&journal, 2);
+    assert_whole(dir.path(), journal, 2);
+}
+
+#[test]
+fn after_a_failed_sync_the_commit_is_rewritten_in_a_new_segment() {
+    let dir = dir();
+    let (journal, disk) = open_faulty(dir.path());
+    let mut reader = journal.reader(Lsn(0));
+    fill(&journal, 3);
+    assert_eq!(drain(&mut reader).0.len(), 3);
+    disk.expect(&[Fault::Sync(BROKEN)]);
+    fill(&journal, 1);
+    assert_eq!(drain(&mut reader), (vec![4], vec![]));
+    assert_eq!(list_segments(dir.path()).unwrap().iter().map(|s| s.0).collect::<Vec<_>>(), [1, 4]);
+    fill(&journal, 2);
+    assert_eq!(drain(&mut reader), (vec![5, 6], vec![]));
+    assert_whole(dir.path(), journal, 6);
+}
+
+#[test]
+fn the_rewrite_may_fail_at_the_header_or_at_its_first_commit() {
+    for faults in
+        [&[Fault::Sync(BROKEN), Fault::Sync(FULL)][..], &[Fault::Sync(BROKEN), Fault::SyncWell, Fault::Sync(FULL)]]
+    {
+        let dir = dir();
+        let (journal, disk) = open_faulty(dir.path());
+        fill(&journal, 2);
+        disk.expect(faults);
+        let mut beside = open_read_only(dir.path()).unwrap().reader(Lsn(0));
+        assert!(matches!(journal.append_blocking(0, payload(9)), Err(AppendError::NoSpace { .. })));
+        assert_eq!(drain(&mut beside), (vec![1, 2], vec![]));
+        fill(&journal, 1);
+        assert_eq!(drain(&mut beside), (vec![3], vec![]), "also when the file was replaced under it");
+        assert_whole(dir.path(), journal, 3);
+    }
+}
+
+#[test]
+fn a_write_that_cannot_be_undone_ends_the_segment() {
+    let dir = dir();
+    let (journal, disk) = open_faulty(dir.path());
+    fill(&journal, 2);
+    // The second truncate is the attempt when the segment is given up: the half commit stays in the file.
+    disk.expect(&[Fault::Write(FULL), Fault::Truncate, Fault::Truncate]);
+    assert!(matches!(journal.append_blocking(0, payload(9)), Err(AppendError::NoSpace { .. })));
+    fill(&journal, 2);
+    disk.expect(&[Fault::Write(BROKEN), Fault::Truncate, Fault::Truncate]);
+    fill(&journal, 2);
+    assert_eq!(list_segments(dir.path()).unwrap().iter().map(|s| s.0).collect::<Vec<_>>(), [1, 3, 5]);
+    assert_whole(dir.path(), journal, 6);
+}
+
+#[test]
+fn a_commit_refused_twice_is_refused_to_all_who_wait_and_not_in_the_log() {
+    let dir = dir();
+    let (journal, disk) = open_faulty(dir.path());
+    fill(&journal, 2);
+    disk.expect(&[Fault::Sync(BROKEN), Fault::SyncWell, Fault::Sync(BROKEN)]);
+    let refused = journal.append_all_blocking(vec![(0, payload(9)), (0, payload(10))]);
+    assert!(matches!(refused, Err(AppendError::Io { .. })), "{refused:?}");
+    fill(&journal, 4);
+    assert_whole(dir.path(), journal, 6);
+}
+
+/// Writes wait for a word.
+struct Gated(Mutex<mpsc::Receiver<()>>);
+
+impl Disk for Gated {
+    fn sync(&self, _: &File) -> io::Result<()> {
+        self.0.lock().unwrap().recv().map_err(io::Error::other)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_answers_busy_or_waits() {
+    let dir = dir();
+    let (go, gate) = mpsc::channel();
+    let options = Options { queue_bytes: 10_000, ..small() };
+    let (journal, _) = Journal::open_on(dir.path(), options, Box::new(Gated(Mutex::new(gate)))).unwrap();
+    let big = tokio::spawn({
+        let journal = journal.clone();
+        async move { journal.append(0, vec![0; 50_000]).await }
+    });
+    while journal.stat().queued_bytes == 0 {
+        tokio::task::yield_now().await;
+    }
+    let busy = journal.append(0, vec![1]).await;
+    assert!(matches!(busy, Err(AppendError::Busy { queued: 50_064 })), "{busy:?}");
+    let waiting = tokio::task::spawn_blocking({
+        let journal = journal.clone();
+        move || journal.append_blocking(0, vec![2])
+    });
+    assert_eq!(journal.durable(), Lsn(0), "nothing is acknowledged before its sync");
+    assert!(!big.is_finished() && !waiting.is_finished());
+    (0..10).for_each(|_| go.send(()).unwrap());
+    assert_eq!(big.await.unwrap().unwrap(), Lsn(1));
+    assert_eq!(waiting.await.unwrap().unwrap(), Lsn(2));
+    tokio::task::spawn_blocking(move || journal.close()).await.unwrap();
+}
+
+/// Remembers what was synced; everything else is at the mercy of a power loss.
+#[derive(Clone, Default)]
+struct Volatile(Arc<Mutex<Synced>>);
+
+#[derive(Default)]
+struct Synced {
+    contents: HashMap<u64, Vec<u8>>,
+    names: HashMap<String, u64>,
+}
+
+impl Disk for Volatile {
+    fn reserve(&self, _: &File, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn sync(&self, file: &File) -> io::Result<()> {
+        let meta = file.metadata()?;
+        let mut bytes = vec![0; meta.len() as usize];
+        file.read_exact_at(&mut bytes, 0)?;
+        self.0.lock().unwrap().contents.insert(meta.ino(), bytes);
+        Ok(())
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        let mut names = HashMap::new();
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            names.insert(entry.file_name().into_string().unwrap(), entry.metadata()?.ino());
+        }
+        self.0.lock().unwrap().names = names;
+        Ok(())
+    }
+}
+
+impl Volatile {
+    /// The directory as it comes back: synced names with synced bytes, and of the rest whatever `survives` picks,
+    /// page by page.
+    fn after_power_loss(&self, from: &Path, to: &Path, mut survives: impl FnMut() -> bool) {
+        let synced = self.0.lock().unwrap();
+        for (name, ino) in synced.names.iter().filter(|(name, _)| name.ends_with(".wal")) {
+            let mut image = synced.contents.get(ino).cloned().unwrap_or_default();
+            let now = fs::read(from.join(name)).unwrap_or_default();
+            let known = image.len();
+            for (at, page) in now.chunks(4096).enumerate().skip(known / 4096) {
+                if survives() {
+                    image.resize(image.len().max(at * 4096 + page.len()), 0);
+                    image[at * 4096..at * 4096 + page.len()].copy_from_slice(page);
+                }
+            }
+            fs::write(to.join(name), image).unwrap();
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn power_loss_takes_nothing_that_was_acknowledged(
+        groups in prop::collection::vec(1u64..30, 1..12), lucky: u64,
+    ) {
+        let (dir, after, disk) = (dir(), dir(), Volatile::default());
+        let (journal, _) = Journal::open_on(dir.path(), small(), Box::new(disk.clone())).unwrap();
+        for n in groups {
+            let next = journal.durable().0 + 1;
+            let group = (next..next + n).map(|lsn| ((lsn % 7) as u8, payload(lsn))).collect();
+            journal.append_all_blocking(group).unwrap();
+        }
+        let durable = journal.durable();
+        // A commit in flight: written, never synced.
+        let torn: Vec<_> = (0..20).map(|i| super::super::segment::Stored::new(0, noise(i, 700))).collect();
+        let path = last_segment(dir.path());
+        let len = fs::metadata(&path).unwrap().len();
+        let header = super::super::segment::Header::decode(&fs::read(&path).unwrap()).unwrap();
+        let mut block = Vec::new();
+        let keys = super::super::segment::Keys::new(&header.salt);
+        super::super::segment::frame(&mut block, &keys, len, durable.0 + 1, &torn);
+        fs::OpenOptions::new().write(true).open(&path).unwrap().write_all_at(&block, len).unwrap();
+
+        let mut luck = lucky;
+        disk.after_power_loss(dir.path(), after.path(), || {
+            luck = luck.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            luck >> 63 == 1
+        });
+        let (again, recovery) = open(after.path());
+        prop_assert!(recovery.gaps.is_empty(), "{:?}", recovery);
+        prop_assert!([durable.0, durable.0 + 20].contains(&recovery.last.0), "{:?} {:?}", durable, recovery);
+        let mut reader = again.reader(Lsn(0));
+        for lsn in 1..=durable.0 {
+            let record = reader.next().unwrap().unwrap();
+            prop_assert_eq!((record.lsn.0, record.payload), (lsn, payload(lsn)));
+        }
+    }
+}

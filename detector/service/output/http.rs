@@ -1,0 +1,251 @@
+//! One careful HTTP client for the outputs that speak HTTP: no redirects, no proxy from the environment,
+//! bounded answers and times, guarded addresses, verified TLS.
+
+use std::time::Duration;
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::{StatusCode, Url};
+
+use super::{Failure, encode, net, tls};
+
+/// Longest answer read, in bytes.
+const MAX_ANSWER: usize = 64 * 1024;
+/// Longest piece of an answer that is told to a person, in characters.
+const SHOWN_ANSWER: usize = 300;
+
+/// What a receiver answered.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub retry_after: Option<Duration>,
+    /// At most [`MAX_ANSWER`] bytes.
+    pub body: String,
+}
+
+impl Answer {
+    /// `404 Not Found: no such hook`, safe to print.
+    pub fn told(&self) -> String {
+        let body = self.body.trim();
+        let colon = if body.is_empty() { "" } else { ": " };
+        format!("{}{colon}{}", self.status, encode::visible(&encode::cap(body, SHOWN_ANSWER)))
+    }
+
+    /// What a status means to somebody with an alert to deliver: credentials, overload and breakdowns pass,
+    /// anything else the receiver says about the request does not.
+    pub fn verdict(&self) -> Result<(), Failure> {
+        let told = self.told();
+        match self.status.as_u16() {
+            200..=299 => Ok(()),
+            // A rotated token must not turn alerts into dead letters.
+            401 | 403 | 408 | 425 | 429 | 500..=599 => Err(Failure::Retry { reason: told, after: self.retry_after }),
+            300..=399 => {
+                Err(Failure::reject(format_args!("{told}; redirects are not followed, configure the final address")))
+            }
+            _ => Err(Failure::Reject { reason: told }),
+        }
+    }
+}
+
+/// Posts JSON. The connection is kept between requests and built anew, certificates and all, after a failure.
+#[derive(Debug)]
+pub struct Client {
+    tls: tls::Config,
+    timeout: Duration,
+    inner: Option<reqwest::Client>,
+}
+
+impl Client {
+    pub fn new(tls: tls::Config, timeout: Duration) -> Self {
+        Self { tls, timeout, inner: None }
+    }
+
+    pub async fn post(&mut self, url: &Url, headers: HeaderMap, body: Vec<u8>) -> Result<Answer, Failure> {
+        let client = match self.inner.take() {
+            Some(client) => client,
+            None => self.build()?,
+        };
+        // The address may stem from a file that was just changed.
+        check(url).map_err(Failure::retry)?;
+        let answer = send(&client, url, headers, body).await.map_err(told)?;
+        self.inner = Some(client);
+        Ok(answer)
+    }
+
+    fn build(&self) -> Result<reqwest::Client, Failure> {
+        let mut tls = self.tls.client().map_err(Failure::retry)?;
+        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            .dns_resolver(Guarded)
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .connect_timeout(net::CONNECT_TIMEOUT)
+            .timeout(self.timeout)
+            .user_agent(concat!("lapwing/", env!("CARGO_PKG_VERSION")))
+            .build();
+        client.map_err(told)
+    }
+}
+
+async fn send(client: &reqwest::Client, url: &Url, headers: HeaderMap, body: Vec<u8>) -> reqwest::Result<Answer> {
+    let mut response = client.post(url.clone()).headers(headers).body(body).send().await?;
+    let retry_after = response.headers().get(RETRY_AFTER).and_then(|v| retry_after(v.to_str().ok()?));
+    let status = response.status();
+    let mut body = Vec::new();
+    while body.len() < MAX_ANSWER {
+        // Once the status says yes, a broken body does not undo it.
+        match response.chunk().await {
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk[..chunk.len().min(MAX_ANSWER - body.len())]),
+            Ok(None) => break,
+            Err(_) if status.is_success() => break,
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(Answer { status, retry_after, body: String::from_utf8_lossy(&body).into_owned() })
+}
+
+/// Seconds, or a date to wait for.
+fn retry_after(value: &str) -> Option<Duration> {
+    if let Ok(seconds) = value.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = chrono::DateTime::parse_from_rfc2822(value).ok()?;
+    (date.to_utc() - chrono::Utc::now()).to_std().ok()
+}
+
+/// An error in words, with its causes and without the address, which may be a secret.
+fn told(error: reqwest::Error) -> Failure {
+    let error = error.without_url();
+    let mut reason = error.to_string();
+    let mut cause = std::error::Error::source(&error);
+    while let Some(e) = cause {
+        reason.push_str(": ");
+        reason.push_str(&e.to_string());
+        cause = e.source();
+    }
+    Failure::retry(reason)
+}
+
+/// Looks names up through the guard; reqwest connects to what this returns and nothing else.
+#[derive(Debug)]
+struct Guarded;
+
+impl Resolve for Guarded {
+    fn resolve(&self, name: Name) -> Resolving {
+        let host = name.as_str().to_owned();
+        Box::pin(async move {
+            let found = net::resolve(&host, 0).await?;
+            Ok(Box::new(found.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// What is wrong with an address to post to.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UrlError {
+    #[error("the url is not an address like `https://host/path`")]
+    Shape,
+    #[error("the url is `http://` to another machine; use `https://` (plain http is for loopback only)")]
+    Plain,
+    #[error("the url holds a user name or password; put the credential into `tokenFile`")]
+    Credentials,
+    #[error("the url names {0}, which outputs may not talk to ({1})")]
+    Refused(std::net::IpAddr, &'static str),
+}
+
+/// A checked address to post to.
+pub fn parse(text: &str) -> Result<Url, UrlError> {
+    let url = Url::parse(text.trim()).map_err(|_| UrlError::Shape)?;
+    check(&url)?;
+    Ok(url)
+}
+
+fn check(url: &Url) -> Result<(), UrlError> {
+    let host = url.host_str().filter(|h| !h.is_empty()).ok_or(UrlError::Shape)?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(UrlError::Credentials);
+    }
+    match url.scheme() {
+        "https" => {}
+        "http" if net::names_loopback(host) => {}
+        "http" => return Err(UrlError::Plain),
+        _ => return Err(UrlError::Shape),
+    }
+    // reqwest does not ask the resolver about literal addresses.
+    match host.trim_matches(['[', ']']).parse() {
+        Ok(ip) => net::refusal(host, ip).map_or(Ok(()), |why| Err(UrlError::Refused(ip, why))),
+        Err(_) => Ok(()),
+    }
+}
+
+/// `https://host:port/…`: enough to recognise, nothing secret.
+pub fn shown(url: &Url) -> String {
+    format!("{}/…", url.origin().ascii_serialization())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16) -> Answer {
+        Answer { status: StatusCode::from_u16(status).unwrap(), retry_after: None, body: "no\x1b".to_owned() }
+    }
+
+    #[test]
+    fn what_passes_by_itself_is_tried_again() {
+        for status in [401, 403, 408, 425, 429, 500, 502, 503, 504] {
+            assert!(matches!(answer(status).verdict(), Err(Failure::Retry { .. })), "{status}");
+        }
+        for status in [301, 302, 307, 400, 404, 405, 410, 413, 415, 422] {
+            assert!(matches!(answer(status).verdict(), Err(Failure::Reject { .. })), "{status}");
+        }
+        for status in [200, 201, 202, 204] {
+            assert!(answer(status).verdict().is_ok());
+        }
+        assert_eq!(answer(404).told(), "404 Not Found: no\\u001b");
+    }
+
+    #[test]
+    fn addresses_are_checked() {
+        assert!(parse("https://example.org/x?y=z").is_ok());
+        assert!(parse("http://127.0.0.1:9/x").is_ok());
+        assert!(parse("http://[::1]:9/x").is_ok());
+        assert_eq!(parse("http://example.org/"), Err(UrlError::Plain));
+        assert_eq!(parse("ftp://example.org/"), Err(UrlError::Shape));
+        assert_eq!(parse("https://a:b@example.org/"), Err(UrlError::Credentials));
+        for url in [
+            "https://169.254.169.254/",
+            "https://2852039166/",
+            "https://0xa9fea9fe/",
+            "https://[fe80::1]/",
+            "https://[::ffff:169.254.169.254]/",
+            "https://[fd00:ec2::254]/",
+        ] {
+            assert!(matches!(parse(url), Err(UrlError::Refused(..))), "{url}");
+        }
+    }
+
+    #[tokio::test]
+    async fn names_go_through_the_guard() {
+        assert!(Guarded.resolve("127.1".parse().unwrap()).await.is_err());
+        assert!(Guarded.resolve("localhost".parse().unwrap()).await.is_ok());
+    }
+
+    #[test]
+    fn a_shown_address_keeps_its_secret() {
+        let url = parse("https://hooks.example.org/services/T0/B0/SECRET?token=x").unwrap();
+        assert_eq!(shown(&url), "https://hooks.example.org/…");
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        assert_eq!(retry_after("7"), Some(Duration::from_secs(7)));
+        let date =
+            (chrono::Utc::now() + chrono::Duration::seconds(100)).format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+        let wait = retry_after(&date).unwrap().as_secs();
+        assert!((90..=100).contains(&wait), "{wait}");
+        assert_eq!(retry_after("Wed, 21 Oct 2015 07:28:00 GMT"), None);
+        assert_eq!(retry_after("soon"), None);
+    }
+}

@@ -1,0 +1,258 @@
+//! The words of an alert: who did what to what, from where, with which right, whether it succeeded, why it
+//! matters and what to run next. Written once; Slack, e-mail and the terminal only lay it out.
+//!
+//! The texts here are *not* encoded: each layout encodes them for its own format.
+
+use std::io::IsTerminal;
+
+use lapwing_engine::alert::{Alert, Evidence, Level, Status, Verdict};
+use owo_colors::{OwoColorize, Style};
+
+use super::encode::{cap, terminal};
+
+/// An alert in words, in the order a reader wants them.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Words {
+    /// `HIGH  Shell opened in a pod`: fixed words, the rule's title and nothing from the event.
+    pub headline: String,
+    pub summary: String,
+    /// Label and value, one per line.
+    pub facts: Vec<(&'static str, String)>,
+    pub why: String,
+    pub next_steps: Vec<String>,
+    pub false_positives: Vec<String>,
+}
+
+/// The mark in front of the headline: what kind of notice this is.
+fn mark(alert: &Alert) -> &'static str {
+    match alert.status {
+        Status::New => "",
+        Status::Update => "UPDATE: ",
+        Status::Test => "TEST: ",
+    }
+}
+
+/// Title line for headers and subjects. Holds no text an attacker controls.
+pub fn headline(alert: &Alert) -> String {
+    let doubt = if alert.verdict == Verdict::Undecidable { " (cannot be decided)" } else { "" };
+    format!("{}{} {}{doubt}", mark(alert), alert.level.as_str().to_uppercase(), alert.rule.title)
+}
+
+/// The request an alert is best explained by: the last one.
+pub fn leading(alert: &Alert) -> Option<&Evidence> {
+    alert.evidence.last()
+}
+
+/// `pods/exec web-1 in shop`
+pub fn target(e: &Evidence) -> String {
+    let mut text = e.resource.clone();
+    if !e.name.is_empty() {
+        text.push(' ');
+        text.push_str(&e.name);
+    }
+    if !e.namespace.is_empty() {
+        text.push_str(" in ");
+        text.push_str(&e.namespace);
+    }
+    text
+}
+
+fn who(alert: &Alert, e: Option<&Evidence>) -> String {
+    let mut text = format!("{} ({})", alert.actor, alert.actor_kind);
+    if let Some(other) = e.and_then(|e| e.acting_as.as_deref()) {
+        text.push_str(" acting as ");
+        text.push_str(other);
+    }
+    text
+}
+
+fn when(alert: &Alert) -> String {
+    let first = alert.first.format("%Y-%m-%d %H:%M:%S UTC");
+    match alert.count {
+        0 | 1 => first.to_string(),
+        n => format!("{first} to {}, {n} times", alert.last.format("%H:%M:%S UTC")),
+    }
+}
+
+fn evidence_facts(e: &Evidence, facts: &mut Vec<(&'static str, String)>) {
+    let mut add = |label, value: String| {
+        if !value.is_empty() {
+            facts.push((label, value));
+        }
+    };
+    add("What", format!("{} {}", e.action, target(e)));
+    add("From", e.address.clone());
+    add("Client", e.user_agent.clone());
+    add("Right", e.right.clone());
+    add("Outcome", e.code.map_or_else(|| e.outcome.clone(), |code| format!("{} ({code})", e.outcome)));
+    for detail in &e.details {
+        add("Detail", detail.clone());
+    }
+}
+
+/// The words of `alert`.
+pub fn words(alert: &Alert) -> Words {
+    let lead = leading(alert);
+    let mut facts = vec![("Who", who(alert, lead))];
+    if let Some(e) = lead {
+        evidence_facts(e, &mut facts);
+    }
+    facts.push(("When", when(alert)));
+    facts.push(("Cluster", alert.cluster.clone()));
+    facts.push(("Rule", alert.rule.id.clone()));
+    facts.push(("Alert", alert.id.clone()));
+    Words {
+        headline: headline(alert),
+        summary: alert.summary.clone(),
+        facts,
+        why: alert.why.trim().to_owned(),
+        next_steps: alert.next_steps.clone(),
+        false_positives: alert.false_positives.clone(),
+    }
+}
+
+/// Longest value shown to a person; the whole text is in the JSON outputs.
+const SHOWN: usize = 400;
+
+fn shown(text: &str) -> String {
+    terminal(&cap(text, SHOWN)).into_owned()
+}
+
+fn style(level: Level, colours: bool) -> Style {
+    match level {
+        _ if !colours => Style::new(),
+        Level::Critical => Style::new().bold().white().on_red(),
+        Level::High => Style::new().bold().red(),
+        Level::Medium => Style::new().bold().yellow(),
+        Level::Low => Style::new().bold().cyan(),
+        Level::Informational => Style::new().bold(),
+    }
+}
+
+/// The human rendering, several lines, ending in an empty one. Safe to print on a terminal.
+pub fn plain(alert: &Alert, colours: bool) -> String {
+    let words = words(alert);
+    let dim = if colours { Style::new().dimmed() } else { Style::new() };
+    let mut out = format!("{}\n", shown(&words.headline).style(style(alert.level, colours)));
+    out.push_str(&format!("  {}\n", shown(&words.summary)));
+    for (label, value) in &words.facts {
+        out.push_str(&format!("  {} {}\n", format!("{label:<8}").style(dim), shown(value)));
+    }
+    paragraph(&mut out, "Why it matters", std::slice::from_ref(&words.why), "", dim);
+    paragraph(&mut out, "Harmless when", &words.false_positives, "- ", dim);
+    paragraph(&mut out, "Do next", &words.next_steps, "$ ", dim);
+    out.push('\n');
+    out
+}
+
+/// `HIGH` in its colour.
+pub fn level(level: Level, colours: bool) -> String {
+    level.as_str().to_uppercase().style(style(level, colours)).to_string()
+}
+
+/// Three lines: headline, sentence, and when, where and how often. Safe to print on a terminal.
+pub fn brief(alert: &Alert, colours: bool) -> String {
+    let headline = shown(&headline(alert));
+    let line = format!("{}  cluster {}  rule {}  alert {}", when(alert), alert.cluster, alert.rule.id, alert.id);
+    let dim = if colours { Style::new().dimmed() } else { Style::new() };
+    let headline = headline.style(style(alert.level, colours));
+    format!("{headline}\n  {}\n  {}\n\n", shown(&alert.summary), shown(&line).style(dim))
+}
+
+fn paragraph(out: &mut String, title: &str, lines: &[String], bullet: &str, dim: Style) {
+    let mut lines = lines.iter().flat_map(|l| l.lines()).filter(|l| !l.trim().is_empty()).peekable();
+    if lines.peek().is_none() {
+        return;
+    }
+    out.push_str(&format!("  {}\n", title.style(dim)));
+    for line in lines {
+        let bullet = if bullet == "$ " && !is_command(line) { "- " } else { bullet };
+        out.push_str(&format!("    {bullet}{}\n", terminal(&cap(line, 1000))));
+    }
+}
+
+/// Does this next step look like something to type?
+pub fn is_command(step: &str) -> bool {
+    ["kubectl ", "lapwing ", "crictl ", "openssl "].iter().any(|tool| step.starts_with(tool))
+}
+
+/// Colours belong on a terminal only, and `NO_COLOR` turns them off.
+pub fn colours_wanted() -> bool {
+    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::sample;
+
+    #[test]
+    fn says_who_did_what_from_where_and_what_to_run() {
+        let text = plain(&sample::alert(), false);
+        insta_like(&text);
+    }
+
+    fn insta_like(text: &str) {
+        let expected = "\
+HIGH Shell opened in a pod
+  alice opened a shell in pod web-1 (namespace shop) from 203.0.113.7; it was allowed
+  Who      alice (human)
+  What     exec pods/exec web-1 in shop
+  From     203.0.113.7
+  Client   kubectl/v1.31.0
+  Right    RoleBinding shop/devs
+  Outcome  allowed (101)
+  Detail   command: sh -i
+  When     2026-03-01 12:00:00 UTC
+  Cluster  prod
+  Rule     pod-exec-shell
+  Alert    a1b2c3d4
+  Why it matters
+    A shell in a pod runs with the pod's rights.
+  Harmless when
+    - Debugging by the team that owns the pod
+  Do next
+    $ kubectl -n shop get pod web-1 -o yaml
+    - Ask alice whether this was planned
+
+";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_hostile_field_stays_on_its_line_and_sends_no_escape() {
+        let mut alert = sample::alert();
+        let lines = plain(&alert, false).lines().count();
+        alert.evidence[0].user_agent = "x\n  Outcome  denied\x1b[2J\u{202e}".to_owned();
+        alert.summary = "a\r\nb".to_owned();
+        let text = plain(&alert, false);
+        assert_eq!(text.lines().count(), lines);
+        assert!(text.contains("\\u000a  Outcome  denied\\u001b[2J\\u202e"), "{text}");
+    }
+
+    #[test]
+    fn colours_only_when_asked() {
+        assert!(!plain(&sample::alert(), false).contains('\x1b'));
+        assert!(plain(&sample::alert(), true).contains('\x1b'));
+    }
+
+    #[test]
+    fn a_headline_says_test_update_and_doubt() {
+        let mut alert = sample::alert();
+        alert.status = Status::Test;
+        assert_eq!(headline(&alert), "TEST: HIGH Shell opened in a pod");
+        alert.status = Status::Update;
+        alert.verdict = Verdict::Undecidable;
+        assert_eq!(headline(&alert), "UPDATE: HIGH Shell opened in a pod (cannot be decided)");
+    }
+
+    #[test]
+    fn a_group_tells_its_span() {
+        let mut alert = sample::alert();
+        alert.count = 12;
+        alert.last += chrono::Duration::seconds(61);
+        let words = words(&alert);
+        let when = words.facts.iter().find(|(l, _)| *l == "When").map(|(_, v)| v.as_str());
+        assert_eq!(when, Some("2026-03-01 12:00:00 UTC to 12:01:01 UTC, 12 times"));
+    }
+}

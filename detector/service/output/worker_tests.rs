@@ -1,0 +1,307 @@
+//! The worker against an alert journal in memory and a receiver that answers from a script.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use prometheus::Registry;
+use tokio::sync::Notify;
+
+use super::*;
+use crate::output::metrics::OutputMetrics;
+use crate::output::{sample, stdout};
+
+/// Records by position (1, 2, …) and a cursor, shared with the test.
+#[derive(Clone, Default)]
+struct Memory(Arc<Mutex<Shelf>>);
+
+#[derive(Default)]
+struct Shelf {
+    records: Vec<Vec<u8>>,
+    read: u64,
+    cursor: u64,
+    /// How often the cursor was written.
+    moves: usize,
+    broken: bool,
+}
+
+impl Memory {
+    fn of(alerts: &[Alert]) -> Self {
+        let memory = Self::default();
+        memory.0.lock().unwrap().records = alerts.iter().map(|a| serde_json::to_vec(a).unwrap()).collect();
+        memory
+    }
+
+    /// What a restart sees: reading starts after the cursor.
+    fn reopened(&self) -> Self {
+        let mut shelf = self.0.lock().unwrap();
+        shelf.read = shelf.cursor;
+        drop(shelf);
+        self.clone()
+    }
+
+    fn cursor(&self) -> u64 {
+        self.0.lock().unwrap().cursor
+    }
+}
+
+impl AlertSource for Memory {
+    fn next(&mut self, _wait: Duration) -> io::Result<Next> {
+        let mut shelf = self.0.lock().unwrap();
+        if shelf.broken {
+            return Err(io::Error::other("broken"));
+        }
+        let Some(record) = shelf.records.get(usize::try_from(shelf.read).unwrap()).cloned() else {
+            return Ok(Next::Idle);
+        };
+        shelf.read += 1;
+        let position = shelf.read;
+        Ok(if record.is_empty() { Next::Skip { position } } else { Next::from_json(position, &record) })
+    }
+
+    fn done(&mut self, position: u64) -> io::Result<()> {
+        let mut shelf = self.0.lock().unwrap();
+        assert!(position > shelf.cursor, "the cursor only moves on");
+        shelf.cursor = position;
+        shelf.moves += 1;
+        Ok(())
+    }
+
+    fn pending(&self) -> u64 {
+        let shelf = self.0.lock().unwrap();
+        shelf.records.len() as u64 - shelf.cursor
+    }
+}
+
+/// Answers the script, then `Ok`; notes what it took and when; rings when idle.
+#[derive(Clone, Default)]
+struct Receiver {
+    script: Arc<Mutex<VecDeque<Failure>>>,
+    taken: Arc<Mutex<Vec<String>>>,
+    tries: Arc<Mutex<Vec<Instant>>>,
+    idle: Arc<Notify>,
+    hang: bool,
+}
+
+impl Deliver for Receiver {
+    async fn deliver(&mut self, alert: &Alert) -> Result<Receipt, Failure> {
+        self.tries.lock().unwrap().push(Instant::now());
+        if self.hang {
+            self.idle.notify_one();
+            std::future::pending::<()>().await;
+        }
+        if let Some(failure) = self.script.lock().unwrap().pop_front() {
+            return Err(failure);
+        }
+        self.taken.lock().unwrap().push(alert.id.clone());
+        Ok(Receipt("ok".to_owned()))
+    }
+
+    async fn tend(&mut self) -> Result<(), Failure> {
+        self.idle.notify_one();
+        // Lets the paused clock go on while a worker has nothing to do.
+        tokio::time::sleep(POLL).await;
+        Ok(())
+    }
+}
+
+impl Receiver {
+    fn answering(script: impl IntoIterator<Item = Failure>) -> Self {
+        Self { script: Arc::new(Mutex::new(script.into_iter().collect())), ..Self::default() }
+    }
+
+    fn taken(&self) -> Vec<String> {
+        self.taken.lock().unwrap().clone()
+    }
+}
+
+struct House {
+    dir: tempfile::TempDir,
+    registry: Registry,
+    stop: CancellationToken,
+}
+
+impl House {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("outputs")).unwrap();
+        Self { dir, registry: Registry::new(), stop: CancellationToken::new() }
+    }
+
+    fn worker(&self, receiver: &Receiver) -> Worker<Receiver> {
+        let settings = stdout::Config { name: "out".to_owned(), ..stdout::Config::default() };
+        let meter = OutputMetrics::register(&self.registry).unwrap().of("out");
+        Worker::new(&Config::Stdout(settings), receiver.clone(), self.dir.path(), meter, self.stop.clone())
+    }
+
+    /// Runs a worker until it has nothing to do.
+    async fn run(&self, receiver: &Receiver, memory: &Memory) {
+        let running = tokio::spawn(self.worker(receiver).run(memory.clone()));
+        receiver.idle.notified().await;
+        self.stop.cancel();
+        running.await.unwrap().unwrap();
+    }
+
+    fn letters(&self) -> Vec<DeadLetter> {
+        let text = std::fs::read_to_string(dead_letters(self.dir.path(), "out")).unwrap_or_default();
+        text.lines().map(|l| serde_json::from_str(l).unwrap()).collect()
+    }
+
+    fn count(&self, metric: &str, outcome: Option<&str>) -> f64 {
+        let text = prometheus::TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap();
+        let wanted = |l: &&str| l.starts_with(&format!("{metric}{{")) && outcome.is_none_or(|o| l.contains(o));
+        let line = text.lines().find(wanted).unwrap();
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    }
+}
+
+fn alerts(count: u32) -> Vec<Alert> {
+    (1..=count).map(|n| Alert { id: n.to_string(), ..sample::alert() }).collect()
+}
+
+fn retry(after: Option<u64>) -> Failure {
+    Failure::Retry { reason: "busy".to_owned(), after: after.map(Duration::from_secs) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn delivers_in_order_and_moves_the_cursor() {
+    let (house, receiver, memory) = (House::new(), Receiver::default(), Memory::of(&alerts(5)));
+    house.run(&receiver, &memory).await;
+    assert_eq!(receiver.taken(), ["1", "2", "3", "4", "5"]);
+    assert_eq!(memory.cursor(), 5);
+    assert_eq!(house.count("lapwing_output_deliveries_total", Some("ok")), 5.0);
+    assert_eq!(house.count("lapwing_output_pending", None), 0.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_passes_is_tried_until_it_passes_and_nothing_overtakes() {
+    let receiver = Receiver::answering((0..40).map(|_| retry(None)));
+    let (house, memory) = (House::new(), Memory::of(&alerts(2)));
+    house.run(&receiver, &memory).await;
+    assert_eq!(receiver.taken(), ["1", "2"]);
+    assert_eq!(house.letters(), []);
+    assert_eq!(house.count("lapwing_output_deliveries_total", Some("retry")), 40.0);
+    let tries = receiver.tries.lock().unwrap();
+    let gaps: Vec<_> = tries.windows(2).map(|w| w[1] - w[0]).collect();
+    assert!(gaps[..40].iter().all(|g| *g >= MIN_WAIT / 10 && *g <= Duration::from_secs(61)), "{gaps:?}");
+    assert!(gaps[0] <= MIN_WAIT * 2 && gaps[10..40].iter().any(|g| *g > Duration::from_secs(10)), "{gaps:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn patience_is_what_the_receiver_asks_but_not_more_than_five_minutes() {
+    let receiver = Receiver::answering([retry(Some(7)), retry(Some(86_400))]);
+    let (house, memory) = (House::new(), Memory::of(&alerts(1)));
+    house.run(&receiver, &memory).await;
+    let tries = receiver.tries.lock().unwrap();
+    assert_eq!((tries[1] - tries[0]).as_secs(), 7);
+    assert_eq!((tries[2] - tries[1]).as_secs(), 300);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_five_times_is_buried_and_the_next_goes_on() {
+    let receiver = Receiver::answering((0..5).map(|_| Failure::reject("404 Not Found")));
+    let (house, memory) = (House::new(), Memory::of(&alerts(2)));
+    house.run(&receiver, &memory).await;
+    assert_eq!(receiver.taken(), ["2"]);
+    assert_eq!(memory.cursor(), 2);
+    let letters = house.letters();
+    assert_eq!((letters.len(), letters[0].tries, letters[0].reason.as_str()), (1, 5, "404 Not Found"));
+    assert_eq!(letters[0].alert.as_ref().unwrap().id, "1");
+    assert_eq!(house.count("lapwing_output_dead_letters_total", None), 1.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn four_refusals_are_not_five_even_among_other_failures() {
+    let mixed = (0..4).flat_map(|_| [Failure::reject("no"), retry(None)]);
+    let (house, receiver, memory) = (House::new(), Receiver::answering(mixed), Memory::of(&alerts(1)));
+    house.run(&receiver, &memory).await;
+    assert_eq!((receiver.taken().len(), house.letters().len()), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn low_levels_and_foreign_records_are_passed_over() {
+    let mut list = alerts(3);
+    list[0].level = Level::Low;
+    list[2].level = Level::Medium;
+    let memory = Memory::of(&list);
+    memory.0.lock().unwrap().records[1] = Vec::new();
+    let (house, receiver) = (House::new(), Receiver::default());
+    house.run(&receiver, &memory).await;
+    assert_eq!((receiver.taken(), memory.cursor()), (vec!["3".to_owned()], 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_row_of_foreign_records_does_not_write_the_cursor_each_time() {
+    let memory = Memory::default();
+    memory.0.lock().unwrap().records = vec![Vec::new(); 1000];
+    let (house, receiver) = (House::new(), Receiver::default());
+    house.run(&receiver, &memory).await;
+    assert_eq!(memory.cursor(), 1000);
+    assert!(memory.0.lock().unwrap().moves < 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unreadable_record_is_kept_as_a_dead_letter() {
+    let memory = Memory::of(&alerts(2));
+    memory.0.lock().unwrap().records[0] = b"{\"id\":\n".to_vec();
+    let (house, receiver) = (House::new(), Receiver::default());
+    house.run(&receiver, &memory).await;
+    assert_eq!((receiver.taken(), memory.cursor()), (vec!["2".to_owned()], 2));
+    assert_eq!(house.letters()[0].unreadable, "{\"id\":\n");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_cursor_waits_for_the_dead_letter() {
+    let house = House::new();
+    // A directory where the file should be: it cannot be written.
+    let path = dead_letters(house.dir.path(), "out");
+    std::fs::create_dir(&path).unwrap();
+    let receiver = Receiver::answering((0..5).map(|_| Failure::reject("no")));
+    let memory = Memory::of(&alerts(1));
+    let running = tokio::spawn(house.worker(&receiver).run(memory.clone()));
+    // Time is paused: this passes as soon as all that can happen has happened, some dozen tries later.
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!(memory.cursor(), 0);
+    std::fs::remove_dir(&path).unwrap();
+    receiver.idle.notified().await;
+    house.stop.cancel();
+    running.await.unwrap().unwrap();
+    assert_eq!((memory.cursor(), house.letters().len()), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn stopping_leaves_the_undelivered_for_the_next_start() {
+    let house = House::new();
+    let (receiver, memory) = (Receiver { hang: true, ..Receiver::default() }, Memory::of(&alerts(1)));
+    let running = tokio::spawn(house.worker(&receiver).run(memory.clone()));
+    receiver.idle.notified().await;
+    let start = Instant::now();
+    house.stop.cancel();
+    running.await.unwrap().unwrap();
+    assert_eq!(start.elapsed(), GRACE);
+    assert_eq!(memory.cursor(), 0);
+
+    let (again, receiver) = (House::new(), Receiver::default());
+    again.run(&receiver, &memory.reopened()).await;
+    assert_eq!((receiver.taken().len(), memory.cursor()), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn stopping_during_a_pause_is_prompt() {
+    let house = House::new();
+    let (receiver, memory) = (Receiver::answering([retry(Some(300))]), Memory::of(&alerts(1)));
+    let running = tokio::spawn(house.worker(&receiver).run(memory.clone()));
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert!(house.count("lapwing_output_oldest_seconds", None) >= 15.0);
+    let start = Instant::now();
+    house.stop.cancel();
+    running.await.unwrap().unwrap();
+    assert_eq!((start.elapsed(), memory.cursor()), (Duration::ZERO, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broken_journal_ends_the_worker() {
+    let (house, memory) = (House::new(), Memory::of(&alerts(1)));
+    memory.0.lock().unwrap().broken = true;
+    let ended = house.worker(&Receiver::default()).run(memory).await;
+    assert!(matches!(ended, Err(WorkerError::Source { .. })));
+}

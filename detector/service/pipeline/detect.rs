@@ -1,0 +1,295 @@
+//! The engine thread: reads the journal in order, judges, and makes alerts durable.
+//!
+//! An alert is in the alert journal before any output sees it, together with a progress mark. After a
+//! restart the engine resumes from a snapshot; what lies before the last progress mark is judged again,
+//! to rebuild its memory, and appended not again: no alert is lost and none repeated.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use lapwing_engine::alert::Alert;
+use lapwing_engine::batch::{Batch, Item};
+use lapwing_engine::engine::{Engine, Output};
+use lapwing_engine::rule::set::RuleSet;
+
+use super::snapshot::{self, Stored};
+use super::{alert_record, event_record, now_micros};
+use crate::journal::{Journal, Lsn, Record};
+use crate::metrics::Metrics;
+
+/// Alerts that may wait to be written together.
+const MAX_PENDING: usize = 256;
+/// Longest wait before progress is marked although there is no alert.
+const MARK_EVERY: Duration = Duration::from_secs(1);
+const SNAPSHOT_EVERY: Duration = Duration::from_secs(30);
+/// How long to sleep on the journal when there is nothing to read.
+const WAIT: Duration = Duration::from_millis(200);
+
+/// Where the engine thread is, for readiness, metrics and the drain.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Everything up to this event LSN has been judged and its alerts are durable.
+    pub judged: AtomicU64,
+    /// Set to stop the thread once it has caught up.
+    pub stop: AtomicBool,
+}
+
+/// A rule set to change to between two records.
+pub type NewRules = Arc<std::sync::Mutex<Option<Arc<RuleSet>>>>;
+
+/// Everything the engine thread owns.
+pub struct Detect {
+    pub events: Journal,
+    pub alerts: Journal,
+    pub state: PathBuf,
+    pub engine: Engine,
+    pub options: lapwing_engine::engine::Options,
+    pub progress: Arc<Progress>,
+    pub metrics: Arc<Metrics>,
+    pub new_rules: NewRules,
+}
+
+struct Run {
+    at: Detect,
+    /// Alerts up to here were durable before this start.
+    durable_before: u64,
+    last: u64,
+    now: i64,
+    pending: Vec<Alert>,
+    marked: Instant,
+    saved: Instant,
+    saved_lsn: u64,
+    told: Told,
+}
+
+/// What of the engine's counts has been given to the metrics.
+#[derive(Default)]
+struct Told {
+    repeated: u64,
+    truncated: u64,
+    evicted: u64,
+    undecidable: std::collections::HashMap<u32, u64>,
+}
+
+impl Detect {
+    /// Runs until told to stop; an error means the journals cannot be trusted and the process must end.
+    pub fn run(mut self) -> anyhow::Result<()> {
+        let snapshot = snapshot::newest(&self.state, self.events.durable().0).context("reading snapshots")?;
+        let (start, alert_start) = match snapshot {
+            Some(stored) => {
+                let at = (stored.lsn, stored.alert_lsn);
+                self.engine.restore(stored.engine).context("the newest snapshot does not fit this version")?;
+                at
+            }
+            None => (0, 0),
+        };
+        let durable_before = last_mark(&self.alerts, alert_start)?.max(start);
+        if durable_before > start || start > 0 {
+            tracing::info!(snapshot = start, judged = durable_before, "resuming");
+        }
+        self.progress.judged.store(durable_before, Ordering::Release);
+        let now = Instant::now();
+        let run = Run {
+            at: self,
+            durable_before,
+            last: start,
+            now: 0,
+            pending: Vec::new(),
+            marked: now,
+            saved: now,
+            saved_lsn: start,
+            told: Told::default(),
+        };
+        run.run(start)
+    }
+}
+
+/// The last progress mark behind `after` in the alert journal.
+fn last_mark(alerts: &Journal, after: u64) -> anyhow::Result<u64> {
+    let mut reader = alerts.reader(Lsn(after));
+    let mut mark = 0;
+    loop {
+        match reader.next() {
+            Ok(Some(record)) if record.kind == alert_record::PROGRESS => mark = mark.max(number(&record.payload)),
+            Ok(Some(_)) => {}
+            Ok(None) => return Ok(mark),
+            Err(error) => tracing::error!(%error, "alert journal is damaged here"),
+        }
+    }
+}
+
+fn number(payload: &[u8]) -> u64 {
+    payload.first_chunk::<8>().map_or(0, |b| u64::from_le_bytes(*b))
+}
+
+impl Run {
+    fn run(mut self, start: u64) -> anyhow::Result<()> {
+        let mut reader = self.at.events.reader(Lsn(start));
+        loop {
+            match reader.next() {
+                Ok(Some(record)) => {
+                    self.take_new_rules();
+                    self.step(&record);
+                    if self.pending.len() >= MAX_PENDING {
+                        self.commit()?;
+                    }
+                }
+                Ok(None) => {
+                    self.commit()?;
+                    self.take_new_rules();
+                    if self.at.progress.stop.load(Ordering::Acquire) {
+                        self.save()?;
+                        return Ok(());
+                    }
+                    self.tick_if_due();
+                    self.at.events.wait_past(Lsn(self.last), WAIT);
+                }
+                Err(error) => {
+                    self.at.metrics.journal_damage();
+                    tracing::error!(%error, "journal is damaged here; the events in it could not be judged");
+                }
+            }
+            if self.saved.elapsed() >= SNAPSHOT_EVERY && self.last > self.saved_lsn {
+                self.commit()?;
+                self.save()?;
+            }
+        }
+    }
+
+    fn step(&mut self, record: &Record) {
+        let mut out = Output::default();
+        match record.kind {
+            event_record::BATCH => match Batch::decode(&record.payload) {
+                Ok(batch) => self.batch(&batch, record.lsn, &mut out),
+                Err(error) => tracing::error!(lsn = record.lsn.0, %error, "batch cannot be read"),
+            },
+            event_record::TICK => {
+                self.now = self.now.max(number(&record.payload) as i64);
+                self.at.engine.tick(self.now, &mut out);
+            }
+            kind => tracing::warn!(kind, lsn = record.lsn.0, "record of a newer version is passed over"),
+        }
+        self.last = record.lsn.0;
+        if record.lsn.0 > self.durable_before {
+            self.count(&out);
+            self.pending.append(&mut out.alerts);
+        }
+    }
+
+    fn batch(&mut self, batch: &Batch, lsn: Lsn, out: &mut Output) {
+        self.now = self.now.max(batch.received);
+        for (index, item) in batch.items.iter().enumerate() {
+            let Item::Event(text) = item else { continue };
+            let position = || format!("{}:{index}", lsn.0);
+            if let Err(error) = self.at.engine.event(&batch.cluster, text, self.now, &position, out) {
+                tracing::debug!(%error, lsn = lsn.0, index, "item is no event");
+            }
+        }
+        self.at.engine.tick(self.now, out);
+    }
+
+    fn count(&mut self, out: &Output) {
+        let metrics = &self.at.metrics;
+        for finding in &out.findings {
+            metrics.finding(&finding.rule.id, finding.rule.level);
+        }
+        for alert in &out.alerts {
+            metrics.alert(alert.level);
+        }
+        let counts = self.at.engine.counts();
+        metrics.repeated(counts.repeated - std::mem::replace(&mut self.told.repeated, counts.repeated));
+        metrics.truncated(counts.truncated - std::mem::replace(&mut self.told.truncated, counts.truncated));
+        let evicted = self.at.engine.evicted();
+        metrics.window_evictions(evicted.saturating_sub(std::mem::replace(&mut self.told.evicted, evicted)));
+        for (index, n) in &counts.undecidable {
+            let told = self.told.undecidable.entry(*index).or_default();
+            if *n > *told {
+                let id = self.at.engine.meta(*index).map_or("unknown", |m| m.id.as_str());
+                metrics.undecidable(id, *n - *told);
+                *told = *n;
+            }
+        }
+    }
+
+    /// Makes the pending alerts durable, and with them how far we are.
+    fn commit(&mut self) -> anyhow::Result<()> {
+        let judged = self.at.progress.judged.load(Ordering::Acquire);
+        let due = !self.pending.is_empty() || (self.last > judged && self.marked.elapsed() >= MARK_EVERY);
+        if !due || self.last <= self.durable_before {
+            if self.pending.is_empty() && self.last > judged {
+                // Judged, without alerts: readiness may know at once, the mark can wait.
+                self.at.progress.judged.store(self.last, Ordering::Release);
+            }
+            return Ok(());
+        }
+        let mut records = Vec::with_capacity(self.pending.len() + 1);
+        for alert in &self.pending {
+            records.push((alert_record::ALERT, serde_json::to_vec(alert)?));
+        }
+        records.push((alert_record::PROGRESS, self.last.to_le_bytes().to_vec()));
+        self.append(records)?;
+        self.pending.clear();
+        self.marked = Instant::now();
+        self.at.progress.judged.store(self.last, Ordering::Release);
+        Ok(())
+    }
+
+    /// Appends to the alert journal; a full disk or queue is waited out, detection is late and not lost.
+    fn append(&mut self, records: Vec<(u8, Vec<u8>)>) -> anyhow::Result<()> {
+        use crate::journal::AppendError;
+        loop {
+            match self.at.alerts.append_all_blocking(records.clone()) {
+                Ok(_) => return Ok(()),
+                Err(error @ (AppendError::Busy { .. } | AppendError::NoSpace { .. })) => {
+                    tracing::error!(%error, "alerts cannot be stored yet");
+                    if self.at.progress.stop.load(Ordering::Acquire) {
+                        anyhow::bail!("stopped while the alert journal could not be written: {error}");
+                    }
+                    std::thread::park_timeout(Duration::from_secs(1));
+                }
+                Err(error) => return Err(error).context("alert journal"),
+            }
+        }
+    }
+
+    /// With no traffic, time passes through the journal all the same: a replay must see the same ticks.
+    fn tick_if_due(&mut self) {
+        let wall = now_micros();
+        if self.at.engine.next_tick().is_some_and(|due| due <= wall)
+            && let Err(error) = self.at.events.append_blocking(event_record::TICK, wall.to_le_bytes().to_vec())
+        {
+            tracing::warn!(%error, "a tick could not be journaled; open alerts close later");
+        }
+    }
+
+    fn take_new_rules(&mut self) {
+        let waiting = self.at.new_rules.lock().ok().and_then(|mut slot| slot.take());
+        let Some(rules) = waiting else { return };
+        let memory = self.at.engine.snapshot();
+        let mut engine = Engine::new(rules, self.at.options.clone());
+        match engine.restore(memory) {
+            Ok(()) => {
+                self.told = Told::default();
+                self.at.engine = engine;
+            }
+            Err(error) => tracing::error!(%error, "the new rules could not take over; the old ones go on"),
+        }
+    }
+
+    fn save(&mut self) -> anyhow::Result<()> {
+        let stored =
+            Stored { lsn: self.last, alert_lsn: self.at.alerts.durable().0, engine: self.at.engine.snapshot() };
+        self.saved = Instant::now();
+        if self.last <= self.saved_lsn || self.last < self.durable_before {
+            return Ok(());
+        }
+        match snapshot::write(&self.at.state, &stored) {
+            Ok(()) => self.saved_lsn = self.last,
+            Err(error) => tracing::error!(%error, "snapshot could not be written; a restart takes longer"),
+        }
+        Ok(())
+    }
+}

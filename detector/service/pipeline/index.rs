@@ -1,0 +1,257 @@
+//! The indexer thread: reads both journals and keeps the store up to date.
+//!
+//! The store is derived. It may lag, it may be thrown away; an error here drops the writer, opens the
+//! index again and reads on from its last commit. Detection never waits for it.
+
+use std::collections::{HashSet, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use lapwing_engine::alert::Alert;
+use lapwing_engine::batch::{Batch, Item};
+use lapwing_engine::event::Event;
+use lapwing_engine::facts::Facts;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{alert_record, event_record, now_micros};
+use crate::journal::{Journal, Lsn, Reader, Record};
+use crate::metrics::Metrics;
+use crate::store::{EventDoc, Index, Opened, RejectDoc, Writer, Progress as Stored};
+
+/// Documents that may wait for a commit.
+const MAX_PENDING: usize = 50_000;
+const COMMIT_EVERY: Duration = Duration::from_secs(2);
+const WAIT: Duration = Duration::from_millis(200);
+/// After an error of the index: how long to let it rest.
+const REST: Duration = Duration::from_secs(5);
+/// Events remembered so that a batch sent again is not found twice.
+const REMEMBERED: usize = 200_000;
+const RETENTION_EVERY: Duration = Duration::from_secs(600);
+
+/// Where the indexer is.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Everything up to this event LSN is durable in the index.
+    pub indexed: AtomicU64,
+    /// Set to stop the thread after one last commit.
+    pub stop: AtomicBool,
+}
+
+/// Everything the indexer thread owns.
+pub struct Indexer {
+    pub events: Journal,
+    pub alerts: Journal,
+    pub dir: PathBuf,
+    pub max_age: Option<Duration>,
+    pub progress: Arc<Progress>,
+    pub metrics: Arc<Metrics>,
+}
+
+struct Run<'a> {
+    at: &'a Indexer,
+    writer: Writer,
+    progress: Stored,
+    seen: Seen,
+    committed: Instant,
+    cleaned: Option<Instant>,
+}
+
+impl Indexer {
+    /// Runs until told to stop.
+    pub fn run(self) {
+        while !self.stopping() {
+            match self.serve() {
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::error!(%error, "index: starting again from its last commit; alerts are not affected");
+                    let until = Instant::now() + REST;
+                    while Instant::now() < until && !self.stopping() {
+                        std::thread::park_timeout(WAIT);
+                    }
+                }
+            }
+        }
+    }
+
+    fn stopping(&self) -> bool {
+        self.progress.stop.load(Ordering::Acquire)
+    }
+
+    fn serve(&self) -> anyhow::Result<()> {
+        let (index, opened) = Index::open_or_rebuild(&self.dir)?;
+        if let Opened::Rebuilt { why, moved_to } = opened {
+            tracing::warn!(why, moved_to = %moved_to.display(), "index was damaged and is rebuilt from the journal");
+        }
+        let progress = index.progress();
+        self.progress.indexed.store(progress.journal_lsn, Ordering::Release);
+        let mut run = Run {
+            at: self,
+            writer: index.writer()?,
+            progress,
+            seen: Seen::default(),
+            committed: Instant::now(),
+            cleaned: None,
+        };
+        let mut events = self.events.reader(Lsn(progress.journal_lsn));
+        let mut alerts = self.alerts.reader(Lsn(progress.alert_lsn));
+        loop {
+            let busy = run.read(&mut events, &mut alerts)?;
+            run.clean()?;
+            if self.stopping() && !busy {
+                run.commit()?;
+                return Ok(());
+            }
+            if !busy {
+                run.commit_if_due()?;
+                self.events.wait_past(Lsn(run.progress.journal_lsn), WAIT);
+            }
+        }
+    }
+}
+
+impl Run<'_> {
+    /// Reads one record of each journal; whether there was any.
+    fn read(&mut self, events: &mut Reader, alerts: &mut Reader) -> anyhow::Result<bool> {
+        let mut busy = false;
+        if let Some(record) = next(events) {
+            self.event_record(&record)?;
+            self.progress.journal_lsn = record.lsn.0;
+            busy = true;
+        }
+        if let Some(record) = next(alerts) {
+            if record.kind == alert_record::ALERT {
+                let alert: Alert = serde_json::from_slice(&record.payload)?;
+                self.writer.add_alert(&alert, record.lsn.0)?;
+            }
+            self.progress.alert_lsn = record.lsn.0;
+            busy = true;
+        }
+        if self.writer.pending() >= MAX_PENDING {
+            self.commit()?;
+        }
+        Ok(busy)
+    }
+
+    fn event_record(&mut self, record: &Record) -> anyhow::Result<()> {
+        if record.kind != event_record::BATCH {
+            return Ok(());
+        }
+        let batch = match Batch::decode(&record.payload) {
+            Ok(batch) => batch,
+            Err(error) => {
+                tracing::error!(lsn = record.lsn.0, %error, "batch cannot be read");
+                return Ok(());
+            }
+        };
+        for (index, item) in batch.items.iter().enumerate() {
+            let index = index as u32;
+            match item {
+                Item::Event(text) if self.seen.first(xxh3_64(text.as_bytes())) => {
+                    self.event(&batch, text, record.lsn.0, index)?;
+                }
+                Item::Event(_) => self.at.metrics.duplicate(batch.origin.name()),
+                Item::Reject { reason, detail, excerpt } => {
+                    let reject = RejectDoc {
+                        time: batch.received,
+                        cluster: &batch.cluster,
+                        reason: reason.as_str(),
+                        detail,
+                        excerpt,
+                    };
+                    self.writer.add_reject(&reject, record.lsn.0, index)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn event(&mut self, batch: &Batch, text: &str, lsn: u64, index: u32) -> anyhow::Result<()> {
+        let Ok(event) = Event::parse(text) else { return Ok(()) };
+        let facts = Facts::new(&event, text, &batch.cluster);
+        let resource = if facts.resource.is_empty() { path(&event.request_uri) } else { facts.resource };
+        let command = facts.exec().map_or("", |e| &e.command);
+        let doc = EventDoc {
+            time: event.time().unwrap_or(batch.received),
+            cluster: &batch.cluster,
+            actor: facts.actor(),
+            actor_kind: facts.actor_kind,
+            acting_as: facts.acting_as().unwrap_or_default(),
+            verb: &event.verb,
+            action: facts.action,
+            resource,
+            subresource: facts.subresource,
+            namespace: facts.namespace,
+            name: facts.name(),
+            outcome: facts.outcome,
+            code: event.code(),
+            address: facts.address(),
+            client: facts.client().0,
+            audit_id: &event.audit_id,
+            text: &[path(&event.request_uri), &event.user_agent, command],
+        };
+        Ok(self.writer.add_event(&doc, lsn, index)?)
+    }
+
+    fn commit_if_due(&mut self) -> anyhow::Result<()> {
+        if self.writer.pending() > 0 && self.committed.elapsed() >= COMMIT_EVERY {
+            return self.commit();
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self) -> anyhow::Result<()> {
+        self.writer.commit(self.progress)?;
+        self.committed = Instant::now();
+        self.at.progress.indexed.store(self.progress.journal_lsn, Ordering::Release);
+        Ok(())
+    }
+
+    /// Forgets what is older than retention allows, now and then.
+    fn clean(&mut self) -> anyhow::Result<()> {
+        let Some(max_age) = self.at.max_age else { return Ok(()) };
+        if self.cleaned.is_some_and(|at| at.elapsed() < RETENTION_EVERY) {
+            return Ok(());
+        }
+        self.cleaned = Some(Instant::now());
+        let age = i64::try_from(max_age.as_micros()).unwrap_or(i64::MAX);
+        Ok(self.writer.delete_before(now_micros().saturating_sub(age))?)
+    }
+}
+
+fn path(uri: &str) -> &str {
+    uri.split('?').next().unwrap_or_default()
+}
+
+/// The next record; damage is told and passed over.
+fn next(reader: &mut Reader) -> Option<Record> {
+    loop {
+        match reader.next() {
+            Ok(record) => return record,
+            Err(error) => tracing::error!(%error, "journal is damaged here; what is in it cannot be indexed"),
+        }
+    }
+}
+
+/// Hashes of the newest events.
+#[derive(Default)]
+struct Seen {
+    set: HashSet<u64>,
+    order: VecDeque<u64>,
+}
+
+impl Seen {
+    fn first(&mut self, hash: u64) -> bool {
+        if !self.set.insert(hash) {
+            return false;
+        }
+        self.order.push_back(hash);
+        if self.order.len() > REMEMBERED
+            && let Some(old) = self.order.pop_front()
+        {
+            self.set.remove(&old);
+        }
+        true
+    }
+}

@@ -1,0 +1,30 @@
+//! From journal to alerts and index: what lies in the two journals, and the threads that read them.
+//!
+//! Both the engine and the indexer read the journal and nothing else, so that live, restart and replay
+//! run the same code. Neither touches a socket.
+
+pub mod detect;
+pub mod index;
+pub mod intake;
+pub mod snapshot;
+
+/// Record kinds of the event journal.
+pub mod event_record {
+    /// A [`lapwing_engine::batch::Batch`].
+    pub const BATCH: u8 = 1;
+    /// Time passed: `i64` microseconds, little-endian.
+    pub const TICK: u8 = 2;
+}
+
+/// Record kinds of the alert journal.
+pub mod alert_record {
+    /// JSON of one [`lapwing_engine::alert::Alert`].
+    pub const ALERT: u8 = 1;
+    /// Everything up to this event LSN (`u64`, little-endian) has been judged and its alerts are before this record.
+    pub const PROGRESS: u8 = 2;
+}
+
+/// Microseconds since the epoch, by the wall clock.
+pub fn now_micros() -> i64 {
+    chrono::Utc::now().timestamp_micros()
+}

@@ -1,0 +1,113 @@
+//! The engine's memory on disk, so that a restart replays seconds and not days.
+//!
+//! `state/engine-<lsn>.snap`: magic, XXH3 of what follows, zstd of JSON. Written to a temporary name,
+//! synced, renamed, directory synced; the newest two are kept. A damaged snapshot is passed over for the
+//! older one, and without any the journal is replayed from its start.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use lapwing_engine::engine::Snapshot;
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
+
+const MAGIC: &[u8; 8] = b"LWSNAP01";
+const KEPT: usize = 2;
+
+/// A snapshot and where in the two journals it belongs.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Stored {
+    /// Everything up to this event LSN is in the engine's memory.
+    pub lsn: u64,
+    /// The alert journal held this much when it was taken.
+    pub alert_lsn: u64,
+    pub engine: Snapshot,
+}
+
+fn list(dir: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        let lsn = name.strip_prefix("engine-").and_then(|n| n.strip_suffix(".snap")).and_then(|n| n.parse().ok());
+        found.extend(lsn.map(|lsn: u64| (lsn, path)));
+    }
+    found.sort_unstable_by(|a, b| b.cmp(a));
+    Ok(found)
+}
+
+/// Writes `stored` durably and removes all but the newest two.
+pub fn write(dir: &Path, stored: &Stored) -> io::Result<()> {
+    let body = zstd::encode_all(serde_json::to_vec(stored)?.as_slice(), 1)?;
+    let temporary = dir.join("engine.tmp");
+    let mut file = File::create(&temporary)?;
+    file.write_all(MAGIC)?;
+    file.write_all(&xxh3_64(&body).to_le_bytes())?;
+    file.write_all(&body)?;
+    file.sync_data()?;
+    fs::rename(&temporary, dir.join(format!("engine-{:020}.snap", stored.lsn)))?;
+    File::open(dir)?.sync_all()?;
+    for (_, old) in list(dir)?.into_iter().skip(KEPT) {
+        fs::remove_file(old)?;
+    }
+    Ok(())
+}
+
+/// The newest snapshot that is whole and lies not beyond `durable`.
+pub fn newest(dir: &Path, durable: u64) -> io::Result<Option<Stored>> {
+    for (lsn, path) in list(dir)? {
+        match read(&path) {
+            Ok(stored) if stored.lsn <= durable => return Ok(Some(stored)),
+            Ok(_) => tracing::warn!(lsn, "snapshot lies beyond the journal and is passed over"),
+            Err(error) => tracing::warn!(path = %path.display(), %error, "snapshot is damaged and is passed over"),
+        }
+    }
+    Ok(None)
+}
+
+fn read(path: &Path) -> io::Result<Stored> {
+    let damaged = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
+    let bytes = fs::read(path)?;
+    let rest = bytes.strip_prefix(MAGIC).ok_or_else(|| damaged("not a snapshot of this version"))?;
+    let (sum, body) = rest.split_first_chunk::<8>().ok_or_else(|| damaged("cut short"))?;
+    if xxh3_64(body).to_le_bytes() != *sum {
+        return Err(damaged("checksum does not fit"));
+    }
+    Ok(serde_json::from_slice(&zstd::decode_all(body)?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stored(lsn: u64) -> Stored {
+        let engine = serde_json::from_value(serde_json::json!({"windows": {}, "groups": [], "fired": [], "blind": []}));
+        Stored { lsn, alert_lsn: 7, engine: engine.expect("an empty snapshot") }
+    }
+
+    #[test]
+    fn the_newest_whole_one_wins_and_two_are_kept() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for lsn in [5, 9, 12] {
+            write(dir.path(), &stored(lsn)).expect("written");
+        }
+        assert_eq!(list(dir.path()).expect("listed").len(), 2);
+        assert_eq!(newest(dir.path(), 100).expect("read").map(|s| s.lsn), Some(12));
+        assert_eq!(newest(dir.path(), 10).expect("read").map(|s| s.lsn), Some(9), "one beyond the journal is no use");
+
+        let (_, path) = list(dir.path()).expect("listed").remove(0);
+        let mut bytes = fs::read(&path).expect("read");
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        fs::write(&path, bytes).expect("written");
+        assert_eq!(newest(dir.path(), 100).expect("read").map(|s| s.lsn), Some(9), "the damaged one is passed over");
+    }
+
+    #[test]
+    fn none_is_an_answer() {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::write(dir.path().join("engine-1.snap"), "rubbish").expect("written");
+        assert!(newest(dir.path(), 100).expect("read").is_none());
+    }
+}

@@ -1,0 +1,123 @@
+//! The rules of this program: those compiled in, and those a user adds.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use include_dir::{Dir, DirEntry, include_dir};
+use lapwing_engine::alert::Level;
+use lapwing_engine::rule::problem::Problem;
+use lapwing_engine::rule::set::{LoadOptions, RuleSet};
+
+static BUILT_IN: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/rules");
+
+/// Which rules to load.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    /// Files or directories beside the built-in rules.
+    pub paths: Vec<PathBuf>,
+    /// Leave out the built-in rules.
+    pub only_paths: bool,
+    /// Ids to leave out.
+    pub disabled: Vec<String>,
+    pub min_level: Option<Level>,
+}
+
+/// Why rules could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum RulesError {
+    #[error("rules: `{}`: {source}", path.display())]
+    Unreadable { path: PathBuf, source: std::io::Error },
+    #[error("{} problem{} in the rules; `lapwing rules check` tells them all\n{}", .0.len(), if .0.len() == 1 { "" } else { "s" }, list(.0))]
+    Bad(Vec<Problem>),
+}
+
+fn list(problems: &[Problem]) -> String {
+    problems.iter().take(20).map(|p| format!("  {p}")).collect::<Vec<_>>().join("\n")
+}
+
+/// A file that holds rules and no tests.
+pub fn is_rule_file(path: &Path) -> bool {
+    let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+    (name.ends_with(".yml") || name.ends_with(".yaml")) && !is_test_file(path)
+}
+
+/// A file of tests beside a rule.
+pub fn is_test_file(path: &Path) -> bool {
+    let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+    name.ends_with(".test.yml") || name.ends_with(".test.yaml")
+}
+
+fn built_in(keep: fn(&Path) -> bool) -> Vec<(PathBuf, String)> {
+    fn walk(dir: &Dir<'_>, keep: fn(&Path) -> bool, found: &mut Vec<(PathBuf, String)>) {
+        for entry in dir.entries() {
+            match entry {
+                DirEntry::Dir(inner) => walk(inner, keep, found),
+                DirEntry::File(file) if keep(file.path()) => {
+                    let text = file.contents_utf8().unwrap_or_default().to_owned();
+                    found.push((Path::new("rules").join(file.path()), text));
+                }
+                DirEntry::File(_) => {}
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(&BUILT_IN, keep, &mut found);
+    found.sort();
+    found
+}
+
+/// The files below `path` (or `path` itself) that `keep` wants, in a fixed order.
+pub fn files(path: &Path, keep: fn(&Path) -> bool) -> Result<Vec<(PathBuf, String)>, RulesError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| RulesError::Unreadable { path, source }
+    };
+    let mut found = Vec::new();
+    if path.is_dir() {
+        for entry in fs::read_dir(path).map_err(failed(path))? {
+            let inner = entry.map_err(failed(path))?.path();
+            if inner.is_dir() || keep(&inner) {
+                found.extend(files(&inner, keep)?);
+            }
+        }
+        found.sort();
+    } else {
+        found.push((path.to_owned(), fs::read_to_string(path).map_err(failed(path))?));
+    }
+    Ok(found)
+}
+
+impl Selection {
+    /// Rule files of this selection as path and text.
+    pub fn rule_files(&self) -> Result<Vec<(PathBuf, String)>, RulesError> {
+        self.gather(is_rule_file)
+    }
+
+    /// Test files of this selection as path and text.
+    pub fn test_files(&self) -> Result<Vec<(PathBuf, String)>, RulesError> {
+        self.gather(is_test_file)
+    }
+
+    fn gather(&self, keep: fn(&Path) -> bool) -> Result<Vec<(PathBuf, String)>, RulesError> {
+        let mut sources = if self.only_paths { Vec::new() } else { built_in(keep) };
+        for path in &self.paths {
+            sources.extend(files(path, keep)?);
+        }
+        Ok(sources)
+    }
+
+    pub fn options(&self) -> LoadOptions {
+        LoadOptions {
+            disabled: self.disabled.clone(),
+            min_level: self.min_level,
+            today: Some(chrono::Utc::now().date_naive()),
+            ..LoadOptions::default()
+        }
+    }
+
+    /// Loads the selection; all or nothing.
+    pub fn load(&self) -> Result<Arc<RuleSet>, RulesError> {
+        RuleSet::load(self.rule_files()?, &self.options()).map(Arc::new).map_err(RulesError::Bad)
+    }
+}

@@ -1,0 +1,268 @@
+//! A Kafka consumer that forgets nothing.
+//!
+//! A thread of its own never stops polling. What it read waits in memory, bounded by pausing the
+//! partitions, until the sink says it is durable; only then is its offset committed, at most once a
+//! second. The journal's own position wins over the group's: a lost commit re-reads nothing twice, a
+//! wrong one skips nothing. A message that holds no event becomes a reject and its offset advances.
+
+mod config;
+mod state;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::client::ClientContext;
+use rdkafka::consumer::base_consumer::BaseConsumer;
+use rdkafka::consumer::{CommitMode, Consumer, ConsumerContext, RebalanceProtocol};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::RDKafkaRespErr;
+use tokio_util::sync::CancellationToken;
+
+use super::Sink;
+use crate::input::{Limits, split};
+pub use config::{Config, ConfigError};
+use state::{Read, Shared};
+
+/// A topic and a partition of it.
+pub type Partition = (String, i32);
+
+const POLL: Duration = Duration::from_millis(100);
+const COMMIT_EVERY: Duration = Duration::from_secs(1);
+/// How long a revoked partition or the end may wait for what is under way.
+const SETTLE: Duration = Duration::from_secs(5);
+const ASK: Duration = Duration::from_secs(5);
+/// Bytes read and not durable before the partitions are paused; resumed at half.
+const HELD_BYTES: usize = 16 << 20;
+
+/// Why a consumer ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("kafka consumer `{name}` cannot go on")]
+    Kafka {
+        name: String,
+        #[source]
+        source: KafkaError,
+    },
+    #[error("kafka consumer `{name}` could not start its thread")]
+    Thread {
+        name: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("kafka consumer `{name}` stopped unexpectedly")]
+    Died { name: String },
+}
+
+/// Consumes until `stop` or until the sink is closed. `positions` are the next offsets by the journal.
+pub async fn run<S: Sink>(
+    config: Config,
+    positions: HashMap<Partition, i64>,
+    limits: Limits,
+    sink: Arc<S>,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    let name = config.name.clone();
+    let client = config.client()?;
+    let (done, finished) = tokio::sync::oneshot::channel();
+    let runtime = tokio::runtime::Handle::current();
+    let worker = move || {
+        let shared = Arc::new(Shared::new(sink, runtime, positions));
+        let context = Context { shared: Arc::clone(&shared), from_end: config.start == super::file::Start::End };
+        let result = client.create_with_context(context).and_then(|consumer: BaseConsumer<Context<S>>| {
+            let topics: Vec<&str> = config.topics.iter().map(String::as_str).collect();
+            consumer.subscribe(&topics)?;
+            Worker { consumer, shared, config: &config, limits, paused: false }.run(&stop)
+        });
+        // The receiver is gone only when nobody waits for the consumer any more.
+        let _ = done.send(result);
+    };
+    std::thread::Builder::new()
+        .name(format!("kafka-{name}"))
+        .spawn(worker)
+        .map_err(|source| Error::Thread { name: name.clone(), source })?;
+    match finished.await {
+        Ok(result) => result.map_err(|source| Error::Kafka { name, source }),
+        Err(_) => Err(Error::Died { name }),
+    }
+}
+
+struct Worker<'a, S: Sink> {
+    consumer: BaseConsumer<Context<S>>,
+    shared: Arc<Shared<S>>,
+    config: &'a Config,
+    limits: Limits,
+    paused: bool,
+}
+
+impl<S: Sink> Worker<'_, S> {
+    fn run(mut self, stop: &CancellationToken) -> KafkaResult<()> {
+        let mut committed = Instant::now();
+        while !stop.is_cancelled() && !self.shared.closed() {
+            match self.consumer.poll(POLL) {
+                Some(Ok(message)) => self.take(&message),
+                Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset))) => self.leave_gaps(),
+                Some(Err(e @ KafkaError::MessageConsumptionFatal(_))) => return Err(e),
+                Some(Err(e)) => tracing::warn!(source = self.config.name, error = %e, "kafka; trying again"),
+                None => {}
+            }
+            self.hold_back()?;
+            if committed.elapsed() >= COMMIT_EVERY {
+                commit(&self.consumer, &self.shared.uncommitted(None), CommitMode::Async);
+                committed = Instant::now();
+            }
+        }
+        self.shared.settle(None, SETTLE);
+        commit(&self.consumer, &self.shared.uncommitted(None), CommitMode::Sync);
+        Ok(())
+    }
+
+    fn take(&self, message: &BorrowedMessage<'_>) {
+        let payload = message.payload().unwrap_or_default();
+        let read = Read {
+            cluster: self.cluster(message),
+            items: split(payload, &self.limits),
+            next_offset: message.offset() + 1,
+            bytes: payload.len(),
+        };
+        Shared::push(&self.shared, (message.topic().to_owned(), message.partition()), read);
+    }
+
+    fn cluster(&self, message: &BorrowedMessage<'_>) -> String {
+        let wanted = self.config.cluster_header.as_deref();
+        let named = message.headers().zip(wanted).and_then(|(headers, wanted)| {
+            let value = headers.iter().find(|h| h.key == wanted)?.value?;
+            std::str::from_utf8(value).ok().filter(|v| !v.is_empty()).map(str::to_owned)
+        });
+        named.unwrap_or_else(|| self.config.cluster.clone())
+    }
+
+    /// Pauses or resumes, so that what is held stays bounded; polling goes on either way.
+    fn hold_back(&mut self) -> KafkaResult<()> {
+        let held = self.shared.held_bytes();
+        if held > HELD_BYTES {
+            // Each time: partitions assigned since are not paused yet.
+            self.consumer.pause(&self.consumer.assignment()?)?;
+            self.paused = true;
+        } else if self.paused && held <= HELD_BYTES / 2 {
+            self.consumer.resume(&self.consumer.assignment()?)?;
+            self.paused = false;
+        }
+        Ok(())
+    }
+
+    /// Offsets we wanted are no longer on the broker: says exactly which, and goes on behind them.
+    fn leave_gaps(&self) {
+        for ((topic, partition), next) in self.shared.expected() {
+            let (low, high) = match self.consumer.fetch_watermarks(&topic, partition, ASK) {
+                Ok(range) => range,
+                Err(e) => {
+                    tracing::warn!(topic, partition, error = %e, "kafka did not tell its offsets");
+                    continue;
+                }
+            };
+            if (low..=high).contains(&next) {
+                continue;
+            }
+            tracing::error!(topic, partition, from = next, to = low, "kafka records are gone before they were read");
+            if let Err(e) = self.consumer.seek(&topic, partition, Offset::Offset(low), ASK) {
+                tracing::warn!(topic, partition, error = %e, "kafka seek failed; trying again");
+                continue;
+            }
+            let read = Read::gap(self.config.cluster.clone(), &topic, partition, next, low);
+            // What we expected no longer counts: the log may have been made anew and be shorter.
+            self.shared.begin((topic.clone(), partition), None);
+            Shared::push(&self.shared, (topic, partition), read);
+        }
+    }
+}
+
+/// Failure is only logged: a later commit covers it, and the journal knows better anyway.
+fn commit<C: ConsumerContext>(consumer: &BaseConsumer<C>, offsets: &[(Partition, i64)], mode: CommitMode) {
+    if offsets.is_empty() {
+        return;
+    }
+    let mut list = TopicPartitionList::new();
+    for ((topic, partition), next) in offsets {
+        if let Err(e) = list.add_partition_offset(topic, *partition, Offset::Offset(*next)) {
+            tracing::warn!(topic, partition, error = %e, "kafka offset not committed");
+        }
+    }
+    if let Err(e) = consumer.commit(&list, mode) {
+        tracing::warn!(error = %e, "kafka commit failed; a later one covers it");
+    }
+}
+
+struct Context<S: Sink> {
+    shared: Arc<Shared<S>>,
+    from_end: bool,
+}
+
+impl<S: Sink> ClientContext for Context<S> {}
+
+impl<S: Sink> ConsumerContext for Context<S> {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, code: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let cooperative = matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative);
+        let result = if code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            self.place(consumer, list);
+            if cooperative { consumer.incremental_assign(list) } else { consumer.assign(list) }
+        } else {
+            self.give_up(consumer, list);
+            if cooperative { consumer.incremental_unassign(list) } else { consumer.unassign() }
+        };
+        if let Err(e) = result {
+            tracing::error!(error = %e, "kafka rebalance failed");
+        }
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
+        if let Err(e) = result {
+            tracing::warn!(error = %e, "kafka commit failed; a later one covers it");
+        }
+    }
+}
+
+impl<S: Sink> Context<S> {
+    /// Where to begin: the journal's position, else the group's, else as configured.
+    fn place(&self, consumer: &BaseConsumer<Self>, list: &mut TopicPartitionList) {
+        let committed = consumer.committed_offsets(list.clone(), ASK).unwrap_or_else(|e| {
+            tracing::warn!(error = %e, "kafka did not tell the group's offsets");
+            TopicPartitionList::new()
+        });
+        let partitions: Vec<Partition> =
+            list.elements().iter().map(|e| (e.topic().to_owned(), e.partition())).collect();
+        for (topic, partition) in partitions {
+            let group = committed.find_partition(&topic, partition).map(|e| e.offset());
+            let offset = match (self.shared.journaled(&topic, partition), group) {
+                (Some(next), _) => Offset::Offset(next),
+                (None, Some(Offset::Offset(next))) => Offset::Offset(next),
+                _ if self.from_end => Offset::End,
+                _ => Offset::Beginning,
+            };
+            if let Err(e) = list.set_partition_offset(&topic, partition, offset) {
+                tracing::error!(topic, partition, error = %e, "kafka start offset not set");
+            }
+            self.shared.begin((topic, partition), offset.to_raw().filter(|raw| *raw >= 0));
+        }
+    }
+
+    /// The partitions go to somebody else: what is durable is committed, the rest is theirs.
+    fn give_up(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
+        let partitions: Vec<Partition> =
+            list.elements().iter().map(|e| (e.topic().to_owned(), e.partition())).collect();
+        self.shared.drop_held(&partitions);
+        self.shared.settle(Some(&partitions), SETTLE);
+        let offsets = self.shared.uncommitted(Some(&partitions));
+        if !consumer.assignment_lost() {
+            commit(consumer, &offsets, CommitMode::Sync);
+        }
+        self.shared.forget(&partitions);
+    }
+}
+
+#[cfg(test)]
+mod tests;

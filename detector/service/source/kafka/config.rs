@@ -1,0 +1,104 @@
+//! What a Kafka consumer is told, and what librdkafka is told by it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use rdkafka::ClientConfig;
+
+use crate::source::file::Start;
+
+/// A Kafka consumer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct Config {
+    /// Name of this source in logs and metrics.
+    pub name: String,
+    /// Brokers to begin with, `host:port`.
+    pub brokers: Vec<String>,
+    /// Topics to consume.
+    pub topics: Vec<String>,
+    /// Consumer group.
+    pub group: String,
+    /// Name of the cluster the events belong to.
+    pub cluster: String,
+    /// Message header that names the cluster; `cluster` is used where it is missing.
+    pub cluster_header: Option<String>,
+    /// Where to begin when neither the journal nor the group knows a position.
+    pub start: Start,
+    /// File that holds the SASL password, so that it need not stand here.
+    pub password_file: Option<PathBuf>,
+    /// Further librdkafka properties, such as `security.protocol` and `ssl.ca.location`.
+    pub properties: BTreeMap<String, String>,
+}
+
+/// What is wrong with the configuration of a Kafka source.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("kafka source `{name}`: `{what}` is empty, expected at least one")]
+    Empty { name: String, what: &'static str },
+    #[error("kafka source `{name}`: property `{key}` decides about losing events and cannot be set; remove it")]
+    Reserved { name: String, key: String },
+    #[error("kafka source `{name}`: cannot read `{}`", path.display())]
+    Password {
+        name: String,
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Set by us; changing one could lose events or commit what is not durable.
+const RESERVED: [(&str, &str); 7] = [
+    ("enable.auto.commit", "false"),
+    ("enable.auto.offset.store", "false"),
+    ("auto.offset.reset", "error"),
+    ("partition.assignment.strategy", "cooperative-sticky"),
+    ("isolation.level", "read_committed"),
+    ("check.crcs", "true"),
+    ("enable.partition.eof", "false"),
+];
+
+const DEFAULTS: [(&str, &str); 4] = [
+    ("session.timeout.ms", "45000"),
+    ("max.poll.interval.ms", "300000"),
+    ("queued.max.messages.kbytes", "16384"),
+    ("fetch.message.max.bytes", "4194304"),
+];
+
+impl Config {
+    /// The client's configuration; reads the password file.
+    pub fn client(&self) -> Result<ClientConfig, ConfigError> {
+        let name = || self.name.clone();
+        for (what, empty) in
+            [("brokers", self.brokers.is_empty()), ("topics", self.topics.is_empty()), ("group", self.group.is_empty())]
+        {
+            if empty {
+                return Err(ConfigError::Empty { name: name(), what });
+            }
+        }
+        let mut client = ClientConfig::new();
+        for (key, value) in DEFAULTS {
+            client.set(key, value);
+        }
+        for (key, value) in &self.properties {
+            let ours = RESERVED.iter().any(|(k, _)| k == key) || key == "group.id" || key == "bootstrap.servers";
+            if ours {
+                return Err(ConfigError::Reserved { name: name(), key: key.clone() });
+            }
+            client.set(key, value);
+        }
+        for (key, value) in RESERVED {
+            client.set(key, value);
+        }
+        client.set("bootstrap.servers", self.brokers.join(",")).set("group.id", &self.group);
+        if let Some(path) = &self.password_file {
+            let password = std::fs::read_to_string(path).map_err(|source| ConfigError::Password {
+                name: name(),
+                path: path.clone(),
+                source,
+            })?;
+            client.set("sasl.password", password.trim_end_matches(['\r', '\n']));
+        }
+        Ok(client)
+    }
+}

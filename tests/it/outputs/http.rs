@@ -1,0 +1,364 @@
+//! Webhook and Slack against an HTTP receiver that answers from a script, alone and behind a worker.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use bytes::Bytes;
+use hmac::{Hmac, Mac};
+use http_body_util::{BodyExt, Either, Full};
+use hyper::body::{Body, Frame};
+use hyper::header::{HeaderMap, LOCATION, RETRY_AFTER};
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use lapwing::output::metrics::OutputMetrics;
+use lapwing::output::worker::{AlertSource, DeadLetter, Next, Worker, dead_letters};
+use lapwing::output::{Config, Failure, Output};
+use lapwing_engine::alert::Alert;
+use rustls::pki_types::pem::PemObject;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::{Certificates, alert, config, evil, lines, until};
+
+/// One answer of the script. When it is used up, everything is `Ok`.
+#[derive(Clone, Copy)]
+enum Say {
+    Ok,
+    Status(u16),
+    Wait(u64),
+    Redirect,
+    /// Never answers.
+    Hang,
+    /// Never stops answering.
+    Flood,
+}
+
+/// A body without end.
+struct Endless;
+
+impl Body for Endless {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[b'x'; 4096])))))
+    }
+}
+
+struct Got {
+    at: Instant,
+    headers: HeaderMap,
+    body: Bytes,
+    taken: bool,
+}
+
+#[derive(Clone, Default)]
+struct Receiver {
+    script: Arc<Mutex<VecDeque<Say>>>,
+    got: Arc<Mutex<Vec<Got>>>,
+}
+
+impl Receiver {
+    fn saying(script: &[Say]) -> Self {
+        Self { script: Arc::new(Mutex::new(script.iter().copied().collect())), ..Self::default() }
+    }
+
+    /// Serves on loopback until the runtime of the test ends.
+    async fn serve(&self, tls: Option<Arc<rustls::ServerConfig>>) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let receiver = self.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (receiver, tls) = (receiver.clone(), tls.clone());
+                tokio::spawn(async move {
+                    let service = hyper::service::service_fn(move |r| receiver.clone().answer(r));
+                    let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                    // A client that gives up is part of the tests.
+                    let _ = match tls {
+                        None => server.serve_connection(TokioIo::new(stream), service).await,
+                        Some(tls) => match tokio_rustls::TlsAcceptor::from(tls).accept(stream).await {
+                            Ok(stream) => server.serve_connection(TokioIo::new(stream), service).await,
+                            Err(_) => Ok(()),
+                        },
+                    };
+                });
+            }
+        });
+        port
+    }
+
+    async fn answer(
+        self,
+        request: Request<hyper::body::Incoming>,
+    ) -> Result<Response<Either<Full<Bytes>, Endless>>, Infallible> {
+        let (parts, body) = request.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let say = self.script.lock().unwrap().pop_front().unwrap_or(Say::Ok);
+        let taken = matches!(say, Say::Ok | Say::Flood);
+        self.got.lock().unwrap().push(Got { at: Instant::now(), headers: parts.headers, body, taken });
+        let answer = Response::builder();
+        let answer = match say {
+            Say::Ok => answer.body("ok".into()),
+            Say::Status(status) => answer.status(status).body("no, because".into()),
+            Say::Wait(seconds) => answer.status(429).header(RETRY_AFTER, seconds).body("slow down".into()),
+            Say::Redirect => answer.status(307).header(LOCATION, "/elsewhere").body(Full::default()),
+            Say::Flood => return Ok(answer.body(Either::Right(Endless)).unwrap()),
+            Say::Hang => std::future::pending().await,
+        };
+        Ok(answer.unwrap().map(Either::Left))
+    }
+
+    /// Ids of the alerts it took, in order.
+    fn taken(&self) -> Vec<String> {
+        let got = self.got.lock().unwrap();
+        let id = |g: &Got| serde_json::from_slice::<Alert>(&g.body).unwrap().id;
+        got.iter().filter(|g| g.taken).map(id).collect()
+    }
+}
+
+fn signature(key: &[u8], got: &Got) -> String {
+    let header = |name: &str| got.headers[name].to_str().unwrap().to_owned();
+    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(key).unwrap();
+    mac.update(format!("{}.{}.", header("webhook-id"), header("webhook-timestamp")).as_bytes());
+    mac.update(&got.body);
+    format!("v1,{}", base64::engine::general_purpose::STANDARD.encode(mac.finalize().into_bytes()))
+}
+
+fn webhook(port: u16, more: Value) -> Config {
+    let mut settings = json!({ "type": "webhook", "name": "hook", "url": format!("http://127.0.0.1:{port}/in"),
+        "timeoutSeconds": 1, "retry": { "maxWaitSeconds": 1 } });
+    settings.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    config(settings)
+}
+
+/// An alert journal in memory. Wakes the test when everything is done.
+#[derive(Clone)]
+struct Memory {
+    alerts: Arc<Vec<Alert>>,
+    state: Arc<Mutex<(usize, u64)>>,
+}
+
+impl Memory {
+    fn of(count: usize) -> Self {
+        let alerts = (1..=count).map(|n| if n % 2 == 0 { evil(&n.to_string()) } else { alert(&n.to_string()) });
+        Self { alerts: Arc::new(alerts.collect()), state: Arc::default() }
+    }
+
+    async fn finished(&self) {
+        until(
+            || "the worker to finish".to_owned(),
+            || (self.state.lock().unwrap().1 == self.alerts.len() as u64).then_some(()),
+        )
+        .await;
+    }
+}
+
+impl AlertSource for Memory {
+    fn next(&mut self, _wait: Duration) -> std::io::Result<Next> {
+        let mut state = self.state.lock().unwrap();
+        let Some(alert) = self.alerts.get(state.0) else { return Ok(Next::Idle) };
+        state.0 += 1;
+        Ok(Next::Alert { position: state.0 as u64, alert: Box::new(alert.clone()) })
+    }
+
+    fn done(&mut self, position: u64) -> std::io::Result<()> {
+        self.state.lock().unwrap().1 = position;
+        Ok(())
+    }
+
+    fn pending(&self) -> u64 {
+        self.alerts.len() as u64 - self.state.lock().unwrap().1
+    }
+}
+
+/// A worker at work; ends with the test.
+struct Working {
+    stop: CancellationToken,
+    task: tokio::task::JoinHandle<Result<(), lapwing::output::worker::WorkerError>>,
+}
+
+impl Working {
+    fn start(config: &Config, memory: &Memory, dir: &Path) -> Self {
+        std::fs::create_dir_all(dir.join("outputs")).unwrap();
+        let stop = CancellationToken::new();
+        let meter = OutputMetrics::register(&prometheus::Registry::new()).unwrap().of(config.name());
+        let worker = Worker::new(config, Output::new(config).unwrap(), dir, meter, stop.clone());
+        Self { stop, task: tokio::spawn(worker.run(memory.clone())) }
+    }
+
+    async fn end(self) {
+        self.stop.cancel();
+        self.task.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_request_is_signed_and_carries_the_alert() {
+    let dir = tempfile::tempdir().unwrap();
+    let (secret, token) = (dir.path().join("secret"), dir.path().join("token"));
+    std::fs::write(&secret, "whsec_c2lnbiBtZQ==\n").unwrap();
+    std::fs::write(&token, "t0ken\n").unwrap();
+    let receiver = Receiver::default();
+    let port = receiver.serve(None).await;
+    let mut output = Output::new(&webhook(port, json!({ "secretFile": secret, "tokenFile": token }))).unwrap();
+    assert_eq!(output.deliver(&evil("1")).await.unwrap().0, "200 OK: ok");
+    let got = receiver.got.lock().unwrap().pop().unwrap();
+    assert_eq!(got.headers["webhook-signature"], signature(b"sign me", &got).as_str());
+    assert_eq!(
+        (&got.headers["webhook-id"], &got.headers["authorization"]),
+        (&"1.new".parse().unwrap(), &"Bearer t0ken".parse().unwrap())
+    );
+    let age =
+        chrono::Utc::now().timestamp() - got.headers["webhook-timestamp"].to_str().unwrap().parse::<i64>().unwrap();
+    assert!((0..60).contains(&age), "{age}");
+    assert_eq!(serde_json::from_slice::<Alert>(&got.body).unwrap(), evil("1"));
+
+    std::fs::write(&secret, "changed").unwrap();
+    output.deliver(&alert("2")).await.unwrap();
+    let got = receiver.got.lock().unwrap().pop().unwrap();
+    assert_eq!(got.headers["webhook-signature"], signature(b"changed", &got).as_str(), "read again on each use");
+}
+
+#[tokio::test]
+async fn through_every_trouble_each_alert_arrives_once_and_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let trouble =
+        [Say::Ok, Say::Wait(1), Say::Ok, Say::Status(500), Say::Status(503), Say::Ok, Say::Hang, Say::Status(401)];
+    let receiver = Receiver::saying(&trouble);
+    let config = webhook(receiver.serve(None).await, json!({}));
+    let memory = Memory::of(6);
+    let working = Working::start(&config, &memory, dir.path());
+    memory.finished().await;
+    working.end().await;
+    assert_eq!(receiver.taken(), ["1", "2", "3", "4", "5", "6"]);
+    assert_eq!(lines(&dead_letters(dir.path(), "hook")).len(), 0);
+    let got = receiver.got.lock().unwrap();
+    assert!(got[2].at - got[1].at >= Duration::from_secs(1), "waited as asked");
+    assert_eq!(got[1].headers["webhook-id"], got[2].headers["webhook-id"], "a repetition has the same id");
+}
+
+#[tokio::test]
+async fn what_is_refused_for_good_becomes_a_dead_letter() {
+    let dir = tempfile::tempdir().unwrap();
+    let receiver = Receiver::saying(&[Say::Status(404), Say::Redirect, Say::Status(413)]);
+    let config = webhook(receiver.serve(None).await, json!({ "retry": { "maxWaitSeconds": 1, "refusedTries": 3 } }));
+    let memory = Memory::of(2);
+    let working = Working::start(&config, &memory, dir.path());
+    memory.finished().await;
+    working.end().await;
+    assert_eq!(receiver.taken(), ["2"]);
+    let letters = lines(&dead_letters(dir.path(), "hook"));
+    let letter: DeadLetter = serde_json::from_str(&letters[0]).unwrap();
+    assert_eq!((letters.len(), letter.tries, letter.alert.unwrap().id.as_str()), (1, 3, "1"));
+    assert_eq!(letter.reason, "413 Payload Too Large: no, because");
+    assert_eq!(receiver.got.lock().unwrap().len(), 4, "a redirect is not followed");
+}
+
+#[tokio::test]
+async fn a_dead_output_does_not_slow_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let (dead, well) = (Receiver::saying(&[Say::Hang; 100]), Receiver::default());
+    let dead_config = webhook(dead.serve(None).await, json!({ "name": "dead", "timeoutSeconds": 30 }));
+    let well_config = webhook(well.serve(None).await, json!({}));
+    let (stuck, flowing) = (Memory::of(50), Memory::of(50));
+    let workers =
+        [Working::start(&dead_config, &stuck, dir.path()), Working::start(&well_config, &flowing, dir.path())];
+    until(|| "the dead output to be tried".to_owned(), || (!dead.got.lock().unwrap().is_empty()).then_some(())).await;
+    flowing.finished().await;
+    assert_eq!((well.taken().len(), stuck.pending()), (50, 50));
+    for working in workers {
+        working.stop.cancel();
+        // A receiver that never answers is left after a grace of five seconds, its alert still pending.
+        working.end().await;
+    }
+    assert_eq!(stuck.pending(), 50);
+}
+
+#[tokio::test]
+async fn answers_are_bounded_in_time_and_size() {
+    let receiver = Receiver::saying(&[Say::Hang, Say::Flood]);
+    let mut output = Output::new(&webhook(receiver.serve(None).await, json!({}))).unwrap();
+    let start = Instant::now();
+    let slow = output.deliver(&alert("1")).await;
+    assert!(matches!(slow, Err(Failure::Retry { .. })) && start.elapsed() < Duration::from_secs(5), "{slow:?}");
+    assert!(matches!(receiver.script.lock().unwrap().pop_front(), Some(Say::Flood)));
+
+    let flood = Receiver::saying(&[Say::Flood]);
+    let mut output = Output::new(&webhook(flood.serve(None).await, json!({ "timeoutSeconds": 60 }))).unwrap();
+    let start = Instant::now();
+    let told = output.deliver(&alert("1")).await.unwrap().0;
+    assert!(told.len() < 400 && start.elapsed() < Duration::from_secs(30), "{}", told.len());
+}
+
+#[tokio::test]
+async fn a_receiver_with_a_foreign_certificate_gets_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = Certificates::make(dir.path());
+    let chain = vec![rustls::pki_types::CertificateDer::from_pem_file(&files.cert).unwrap()];
+    let key = rustls::pki_types::PrivateKeyDer::from_pem_file(&files.key).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let receiver = Receiver::default();
+    let port = receiver.serve(Some(Arc::new(tls))).await;
+    let url = format!("https://localhost:{port}/SECRET");
+    let mut wrong = Output::new(&webhook(port, json!({ "url": url, "tls": { "ca": files.other_ca } }))).unwrap();
+    match wrong.deliver(&alert("1")).await {
+        Err(Failure::Retry { reason, .. }) => {
+            assert!(reason.contains("certificate") && !reason.contains("SECRET"), "{reason}");
+        }
+        other => panic!("{other:?}"),
+    }
+    let mut right = Output::new(&webhook(port, json!({ "url": url, "tls": { "ca": files.ca } }))).unwrap();
+    right.deliver(&alert("1")).await.unwrap();
+    assert_eq!(receiver.taken(), ["1"]);
+}
+
+#[tokio::test]
+async fn slack_gets_blocks_without_markup_and_its_pace() {
+    let dir = tempfile::tempdir().unwrap();
+    let receiver = Receiver::saying(&[Say::Wait(1)]);
+    let port = receiver.serve(None).await;
+    let url_file = dir.path().join("slack.url");
+    std::fs::write(&url_file, format!("http://localhost:{port}/services/SECRET\n")).unwrap();
+    let config = config(json!({ "type": "slack", "name": "chat", "urlFile": url_file }));
+    assert!(!format!("{config:?}").contains("SECRET"));
+    let memory = Memory::of(2);
+    let working = Working::start(&config, &memory, dir.path());
+    memory.finished().await;
+    working.end().await;
+    let got = receiver.got.lock().unwrap();
+    assert_eq!(got.len(), 3);
+    assert!(got[1].at - got[0].at >= Duration::from_secs(1));
+    let message: Value = serde_json::from_slice(&got[2].body).unwrap();
+    assert_eq!(message["blocks"][0]["type"], "header");
+    assert!(message["blocks"].to_string().contains("<b>") && !message["blocks"].to_string().contains("\"mrkdwn\""));
+    assert_eq!(message["unfurl_links"], false);
+}
+
+#[tokio::test]
+async fn slack_gone_is_final() {
+    let dir = tempfile::tempdir().unwrap();
+    let receiver = Receiver::saying(&[Say::Status(404), Say::Status(410), Say::Status(403), Say::Status(500)]);
+    let url_file = dir.path().join("slack.url");
+    std::fs::write(&url_file, format!("http://127.0.0.1:{}/x", receiver.serve(None).await)).unwrap();
+    let mut output = Output::new(&config(json!({ "type": "slack", "name": "chat", "urlFile": url_file }))).unwrap();
+    for _ in 0..3 {
+        assert!(matches!(output.deliver(&alert("1")).await, Err(Failure::Reject { .. })));
+    }
+    assert!(matches!(output.deliver(&alert("1")).await, Err(Failure::Retry { .. })));
+    output.deliver(&alert("1")).await.unwrap();
+}
