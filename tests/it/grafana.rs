@@ -1,4 +1,5 @@
 //! The dashboard and the alert rules, executed by a real Prometheus that scraped a real run.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};

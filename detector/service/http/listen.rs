@@ -267,7 +267,7 @@ where
             _ = now.changed() => {}
             () = late => return stage.late(),
             () = async { tokio::select! { () = drain.cancelled() => {} () = retired.cancelled() => {} } }, if !finishing => {
-                // hyper would wait for the first request of a connection that never sent any.
+                // HTTP/2 would wait for the preface of a client that never said a word.
                 if stage == Stage::First {
                     return End::Done;
                 }

@@ -1,7 +1,7 @@
 //! What Lapwing tells Prometheus about itself.
 //!
 //! Names follow the Prometheus conventions under one prefix. No user, pod, address or URI is ever a
-//! label; values that come from outside pass a [`label::Cap`]. Nothing is read back from here.
+//! label; values that come from outside pass a cap. Nothing is read back from here.
 
 mod label;
 

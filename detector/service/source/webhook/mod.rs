@@ -162,16 +162,20 @@ where
 
     /// Serves until `drain` is cancelled, then stops accepting, finishes what is in hand and returns.
     pub async fn run(self, drain: CancellationToken) {
-        let door = Arc::clone(&self.door);
-        let serve = listen::serve(self.tcp, self.door, self.limits, drain);
-        tokio::pin!(serve);
+        let reload = self.reloader();
         let mut poll = interval_at(Instant::now() + self.poll, self.poll);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                () = &mut serve => return,
-                _ = poll.tick() => { door.reload.reload(); }
+        let watch = async {
+            loop {
+                poll.tick().await;
+                let reload = reload.clone();
+                // Files may lie on a slow disk; the accept loop must not wait for it.
+                let _ = tokio::task::spawn_blocking(move || reload.reload()).await;
             }
+        };
+        tokio::select! {
+            () = listen::serve(self.tcp, self.door, self.limits, drain) => {}
+            () = watch => {}
         }
     }
 }

@@ -163,7 +163,7 @@ async fn http2_only_when_asked_for() {
     for (http2, expected) in [(false, &b"http/1.1"[..]), (true, b"h2")] {
         let dir = tempfile::tempdir().unwrap();
         let config = Config { http2, ..secured(dir.path(), &pki, true) };
-        let running = start_in(dir, config, Timing::default()).await;
+        let running = start_in(dir, config, unhurried()).await;
         let stream = pki.connect(&running, None, &[b"h2", b"http/1.1"]).await.unwrap();
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(expected));
         running.drain.cancel();
