@@ -105,7 +105,7 @@ async fn consume(config: Config, positions: HashMap<Partition, i64>, journal: &A
             () = enough => {}
         }
     };
-    tokio::time::timeout(Duration::from_secs(15), both).await.expect("in time");
+    tokio::time::timeout(Duration::from_secs(60), both).await.expect("in time");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
