@@ -169,8 +169,8 @@ impl<S: Sink> Worker<'_, S> {
                 continue;
             }
             tracing::error!(topic, partition, from = next, to = low, "kafka records are gone before they were read");
-            if let Err(e) = self.consumer.seek(&topic, partition, Offset::Offset(low), ASK) {
-                tracing::warn!(topic, partition, error = %e, "kafka seek failed; trying again");
+            if let Err(e) = self.restart(&topic, partition, low) {
+                tracing::error!(topic, partition, error = %e, "kafka partition not restarted");
                 continue;
             }
             let read = Read::gap(self.config.cluster.clone(), &topic, partition, next, low);
@@ -178,6 +178,14 @@ impl<S: Sink> Worker<'_, S> {
             self.shared.begin((topic.clone(), partition), None);
             Shared::push(&self.shared, (topic, partition), read);
         }
+    }
+
+    /// A partition that stopped at a missing offset cannot be sought, only assigned again.
+    fn restart(&self, topic: &str, partition: i32, offset: i64) -> KafkaResult<()> {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Offset(offset))?;
+        self.consumer.incremental_unassign(&list)?;
+        self.consumer.incremental_assign(&list)
     }
 }
 

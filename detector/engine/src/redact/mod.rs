@@ -3,8 +3,8 @@
 //! [`event`] takes the JSON text of one event and returns it with every credential replaced by
 //! `<redacted N bytes>`; key names, lengths and everything around stay as they were, byte for byte.
 //! The text is never parsed into a value and written again: single strings are replaced in place, so
-//! numbers, key order, depth and damage survive, and depth costs no stack. An event without a
-//! [trigger] is returned borrowed; that is the common case and costs one vectorised pass.
+//! numbers, key order, depth and damage survive, and depth costs no stack. An event without any
+//! trigger word is returned borrowed; that is the common case and costs one vectorised pass.
 //!
 //! Detection must not need the values. What a rule still sees: that a key exists, that its value was
 //! a credential, how long it was, and the command line around it.

@@ -288,3 +288,42 @@ proptest! {
         }
     }
 }
+
+/// Every value a credential can have in a recorded body.
+fn secrets(value: &serde_json::Value, within: bool, out: &mut Vec<String>) {
+    match value {
+        serde_json::Value::String(s) if within && s.len() > 3 => out.push(s.clone()),
+        serde_json::Value::Array(items) => items.iter().for_each(|v| secrets(v, within, out)),
+        serde_json::Value::Object(fields) => {
+            fields.iter().for_each(|(k, v)| {
+                secrets(v, within || matches!(k.as_str(), "data" | "stringData" | "token"), out);
+            });
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn recorded_secret_bodies() {
+    let recorded = include_str!("../../../../fixtures/redact/secret-bodies.jsonl");
+    let mut found = 0;
+    for line in recorded.lines() {
+        let mut planted = Vec::new();
+        let original = parsed(line);
+        secrets(&original, false, &mut planted);
+        let out = event(line).into_owned();
+        let redacted = parsed(&out);
+        assert!(same_shape(&original, &redacted) && event(&out) == out);
+        for body in ["requestObject", "responseObject"] {
+            let body = redacted[body].to_string();
+            for secret in &planted {
+                assert!(!body.contains(&format!("\"{secret}\"")), "{secret} survives in {body}");
+            }
+        }
+        for field in ["user", "objectRef", "verb", "annotations", "requestURI", "responseStatus"] {
+            assert_eq!(original[field], redacted[field], "{field} changed");
+        }
+        found += planted.len();
+    }
+    assert!(found >= 10, "the recording holds {found} secrets");
+}

@@ -107,6 +107,13 @@ fn a_cut_list_costs_only_its_rest() {
 }
 
 #[test]
+fn a_list_cut_behind_an_item_does_not_swallow_the_next_lines() {
+    let (a, b) = (ev(1), ev(2));
+    let text = format!("{{\"kind\":\"EventList\",\"items\":[{a}\n{b}\n{b}\n");
+    assert_eq!(all(&text), [a, "!not_json 2".into(), b.clone(), b]);
+}
+
+#[test]
 fn hostile_items_cost_no_neighbour() {
     let (a, b) = (ev(1), ev(2));
     let deep = format!(r#"{{"auditID":"d","requestObject":{}1{}}}"#, "[".repeat(10_000), "]".repeat(10_000));

@@ -39,6 +39,8 @@ fn config(cluster: &Cluster, group: &str) -> Config {
         topics: vec!["audit".into()],
         group: group.into(),
         cluster: "prod".into(),
+        // The mock broker keeps a member that left until its session ends.
+        properties: [("session.timeout.ms".to_owned(), "6000".to_owned())].into(),
         ..Config::default()
     }
 }
