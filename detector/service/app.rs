@@ -51,6 +51,9 @@ pub async fn serve(loaded: Loaded) -> anyhow::Result<()> {
     result.and(drained)
 }
 
+/// A thread that owns state.
+type Named = (&'static str, JoinHandle<anyhow::Result<()>>);
+
 struct App {
     config: Config,
     base: PathBuf,
@@ -61,7 +64,7 @@ struct App {
     detect: Arc<detect::Progress>,
     index: Arc<index::Progress>,
     new_rules: NewRules,
-    threads: Mutex<Vec<(&'static str, JoinHandle<anyhow::Result<()>>)>>,
+    threads: Mutex<Vec<Named>>,
     /// Sources, with the token that ends them.
     sources: tokio::sync::Mutex<JoinSet<anyhow::Result<()>>>,
     sources_stop: CancellationToken,
@@ -81,14 +84,19 @@ fn private_dir(path: &Path) -> anyhow::Result<()> {
 }
 
 fn open_journal(dir: &Path, what: &str) -> anyhow::Result<Journal> {
-    let (journal, recovery) = Journal::open(dir, journal::Options::default()).with_context(|| format!("{what} journal"))?;
+    let (journal, recovery) =
+        Journal::open(dir, journal::Options::default()).with_context(|| format!("{what} journal"))?;
     tell(what, &recovery);
     Ok(journal)
 }
 
 fn tell(what: &str, recovery: &Recovery) {
     if let Some(torn) = &recovery.torn {
-        tracing::warn!(journal = what, ?torn, "the last write was not finished when the process ended; it was never acknowledged");
+        tracing::warn!(
+            journal = what,
+            ?torn,
+            "the last write was not finished when the process ended; it was never acknowledged"
+        );
     }
     for gap in &recovery.gaps {
         tracing::error!(journal = what, ?gap, "acknowledged records are damaged or missing");

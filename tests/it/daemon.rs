@@ -55,11 +55,7 @@ pub fn fixture(path: &str) -> PathBuf {
 /// A file's content, decompressed where its name says so.
 pub fn read(path: &Path) -> Vec<u8> {
     let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    if path.extension().is_some_and(|e| e == "zst") {
-        zstd::decode_all(bytes.as_slice()).expect("zstd")
-    } else {
-        bytes
-    }
+    if path.extension().is_some_and(|e| e == "zst") { zstd::decode_all(bytes.as_slice()).expect("zstd") } else { bytes }
 }
 
 /// A port nobody listens on right now.
@@ -210,7 +206,8 @@ impl Daemon {
     /// The value of the metric whose line starts with `series`.
     pub fn metric(&self, series: &str) -> f64 {
         let text = self.metrics();
-        let line = text.lines().filter(|l| l.starts_with(series)).filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok());
+        let line =
+            text.lines().filter(|l| l.starts_with(series)).filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok());
         line.sum()
     }
 

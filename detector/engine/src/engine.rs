@@ -13,6 +13,7 @@ use crate::alert::{Alert, Evidence, Finding, Level, MAX_AUDIT_IDS, MAX_EVIDENCE,
 use crate::event::{Event, NotAnEvent, Stage, to_datetime};
 use crate::facts::Facts;
 use crate::group::{self, Advice, Groups};
+use crate::redact;
 use crate::rule::correlation::{Bound, Correlation, CorrelationKind, Part};
 use crate::rule::file::Meta;
 use crate::rule::index::{Index, Keys};
@@ -186,30 +187,22 @@ impl Engine {
             self.counts.repeated += 1;
             return;
         }
-        let evidence = words::evidence(facts, &position());
+        let told = Told::of(facts, &position());
         if self.wiring.speaks[index as usize] {
-            let finding = self.finding(rule_ref(&rule.meta), &[request], facts, vec![evidence.clone()], None);
+            let finding = self.finding(rule_ref(&rule.meta), &[request], facts, &told, None);
             self.report(index, finding, &advice(&rule.meta), now, out);
         }
-        self.correlate(index, facts, request, &evidence, now, out);
+        self.correlate(index, facts, request, &told, now, out);
     }
 
     /// Feeds a match of rule or correlation `index` to the correlations that rest on it.
-    fn correlate(
-        &mut self,
-        index: u32,
-        facts: &Facts<'_>,
-        request: u64,
-        evidence: &Evidence,
-        now: i64,
-        out: &mut Output,
-    ) {
+    fn correlate(&mut self, index: u32, facts: &Facts<'_>, request: u64, told: &Told, now: i64, out: &mut Output) {
         let rules = Arc::clone(&self.rules);
         let base = rules.rules().len() as u32;
         for at in 0..self.wiring.feeds[index as usize].len() {
             let (which, slot) = self.wiring.feeds[index as usize][at];
             let correlation = &rules.correlations()[which as usize];
-            let Some(hit) = hit_of(correlation, slot, facts, request, evidence) else { continue };
+            let Some(hit) = hit_of(correlation, slot, facts, request, &told.evidence) else { continue };
             let group_key = group_key(correlation, slot, facts);
             let Some(hits) = self.windows[which as usize].add(&group_key, hit) else { continue };
             let requests: Vec<u64> = hits.iter().map(|h| h.request).collect();
@@ -217,7 +210,8 @@ impl Engine {
             let spelled: Vec<Evidence> = hits.into_iter().filter_map(|h| h.evidence.map(|e| *e)).collect();
             if self.wiring.speaks[(base + which) as usize] {
                 let count = audit_ids.len();
-                let mut finding = self.finding(rule_ref(&correlation.meta), &requests, facts, spelled, Some(audit_ids));
+                let hits = Some((audit_ids, spelled));
+                let mut finding = self.finding(rule_ref(&correlation.meta), &requests, facts, told, hits);
                 finding.summary = format!(
                     "{count} requests within {}, the last: {}",
                     span(correlation.timespan_micros),
@@ -225,7 +219,7 @@ impl Engine {
                 );
                 self.report(base + which, finding, &advice(&correlation.meta), now, out);
             }
-            self.correlate(base + which, facts, request, evidence, now, out);
+            self.correlate(base + which, facts, request, told, now, out);
         }
     }
 
@@ -268,9 +262,9 @@ impl Engine {
             if !self.fired.first((index | UNDECIDABLE, request)) {
                 continue;
             }
-            let evidence = words::evidence(facts, &position());
-            let mut finding =
-                self.finding(RuleRef { level, ..rule_ref(&rule.meta) }, &[request], facts, vec![evidence], None);
+            let told = Told::of(facts, &position());
+            let named = RuleRef { level, ..rule_ref(&rule.meta) };
+            let mut finding = self.finding(named, &[request], facts, &told, None);
             finding.verdict = Verdict::Undecidable;
             finding.reason = format!("`{field}` is not known: {}", why.as_str());
             finding.id = group::id(&["undecidable", &finding.id]);
@@ -283,23 +277,24 @@ impl Engine {
         rule: RuleRef,
         requests: &[u64],
         facts: &Facts<'_>,
-        mut evidence: Vec<Evidence>,
-        audit_ids: Option<Vec<String>>,
+        told: &Told,
+        hits: Option<(Vec<String>, Vec<Evidence>)>,
     ) -> Finding {
+        let (audit_ids, mut evidence) =
+            hits.unwrap_or_else(|| (vec![told.evidence.audit_id.clone()], vec![told.evidence.clone()]));
         evidence.truncate(MAX_EVIDENCE);
         let requests: String = requests.iter().map(|r| format!("{r:016x}")).collect();
-        let own = || vec![words::evidence(facts, "").audit_id];
         Finding {
             id: group::id(&["finding", &rule.id, facts.cluster, &requests]),
             rule,
             verdict: Verdict::Match,
             reason: String::new(),
             cluster: facts.cluster.to_owned(),
-            actor: facts.actor().to_owned(),
+            actor: told.evidence.actor.clone(),
             actor_kind: facts.actor_kind.to_owned(),
             time: to_datetime(facts.event.time().unwrap_or_default()),
-            summary: words::summary(facts),
-            audit_ids: audit_ids.unwrap_or_else(own),
+            summary: told.summary.clone(),
+            audit_ids,
             evidence,
         }
     }
@@ -381,12 +376,31 @@ impl Fired {
             return false;
         }
         self.order.push_back(pair);
-        if self.order.len() > MAX_FIRED {
-            if let Some(old) = self.order.pop_front() {
-                self.set.remove(&old);
-            }
+        if self.order.len() > MAX_FIRED
+            && let Some(old) = self.order.pop_front()
+        {
+            self.set.remove(&old);
         }
         true
+    }
+}
+
+/// A request as findings tell of it: without secrets, also where the event was not redacted before.
+struct Told {
+    evidence: Evidence,
+    summary: String,
+}
+
+impl Told {
+    fn of(facts: &Facts<'_>, position: &str) -> Self {
+        let tell = |f: &Facts<'_>| Self { evidence: words::evidence(f, position), summary: words::summary(f) };
+        let clean = redact::event(facts.all_text());
+        match Event::parse(&clean) {
+            Ok(event) if matches!(clean, std::borrow::Cow::Owned(_)) => {
+                tell(&Facts::new(&event, &clean, facts.cluster))
+            }
+            _ => tell(facts),
+        }
     }
 }
 

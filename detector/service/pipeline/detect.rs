@@ -284,13 +284,12 @@ impl Run {
     }
 
     fn save(&mut self) -> anyhow::Result<()> {
-        let stored =
-            Stored {
-                lsn: self.last,
-                alert_lsn: self.at.alerts.durable().0,
-                positions: self.positions.clone(),
-                engine: self.at.engine.snapshot(),
-            };
+        let stored = Stored {
+            lsn: self.last,
+            alert_lsn: self.at.alerts.durable().0,
+            positions: self.positions.clone(),
+            engine: self.at.engine.snapshot(),
+        };
         self.saved = Instant::now();
         if self.last <= self.saved_lsn || self.last < self.durable_before {
             return Ok(());

@@ -18,7 +18,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::{alert_record, event_record, now_micros};
 use crate::journal::{Journal, Lsn, Reader, Record};
 use crate::metrics::Metrics;
-use crate::store::{EventDoc, Index, Opened, RejectDoc, Writer, Progress as Stored};
+use crate::store::{EventDoc, Index, Opened, Progress as Stored, RejectDoc, Writer};
 
 /// Documents that may wait for a commit.
 const MAX_PENDING: usize = 50_000;

@@ -104,10 +104,10 @@ impl Rbac {
         }
         let labels = written.pointer("/metadata/labels").and_then(Value::as_object);
         for (key, value) in labels.into_iter().flatten() {
-            if let Some(role) = key.strip_prefix("rbac.authorization.k8s.io/aggregate-to-") {
-                if value.as_str() == Some("true") {
-                    self.aggregates.push(role.to_owned());
-                }
+            if let Some(role) = key.strip_prefix("rbac.authorization.k8s.io/aggregate-to-")
+                && value.as_str() == Some("true")
+            {
+                self.aggregates.push(role.to_owned());
             }
         }
     }

@@ -12,7 +12,6 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use lapwing_engine::alert::Level;
 use lapwing_engine::engine::{Engine, Options, Output};
 use lapwing_engine::event::Event;
-use lapwing_engine::redact;
 
 use super::{Exit, Globals};
 use crate::input::{Events, Limits};
@@ -177,9 +176,8 @@ impl Scan {
 
     /// One event's text.
     pub fn event(&mut self, text: &str, path: &Path, out: &mut Output) {
-        let text = redact::event(text);
-        let now = *self.now.get_or_insert_with(|| Event::parse(&text).ok().and_then(|e| e.time()).unwrap_or_default());
-        match self.engine.event(&self.cluster, &text, now, &String::new, out) {
+        let now = *self.now.get_or_insert_with(|| Event::parse(text).ok().and_then(|e| e.time()).unwrap_or_default());
+        match self.engine.event(&self.cluster, text, now, &String::new, out) {
             Ok(time) => {
                 let now = time.map_or(now, |t| t.max(now));
                 self.now = Some(now);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
 
-use lapwing_engine::alert::{Alert, Finding, Level};
+use lapwing_engine::alert::{Alert, Finding, Level, Status};
 
 use super::Scan;
 use crate::output::encode::terminal;
@@ -27,6 +27,8 @@ impl Report {
 
     /// Keeps an alert; a later notice replaces an earlier one.
     pub fn alert(&mut self, alert: Alert) {
+        // A reader of the report was not told before.
+        let alert = Alert { status: Status::New, ..alert };
         if let Some(at) = self.by_id.get(&alert.id) {
             self.alerts[*at] = alert;
         } else if self.alerts.len() < KEPT {
