@@ -292,7 +292,7 @@ impl App {
                     *slot = Some(rules);
                 }
             }
-            Ok(Err(error)) => self.keep_old_rules(&error),
+            Ok(Err(error)) => self.keep_old_rules(&format!("{:#}", anyhow::Error::from(error))),
             Err(error) => self.keep_old_rules(&error),
         }
     }

@@ -26,7 +26,7 @@ pub struct Selection {
 /// Why rules could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum RulesError {
-    #[error("rules: `{}`: {source}", path.display())]
+    #[error("rules: cannot read `{}`", path.display())]
     Unreadable { path: PathBuf, source: std::io::Error },
     #[error("{} problem{} in the rules; `lapwing rules check` tells them all\n{}", .0.len(), if .0.len() == 1 { "" } else { "s" }, list(.0))]
     Bad(Vec<Problem>),

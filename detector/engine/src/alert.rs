@@ -124,7 +124,7 @@ pub struct Finding {
     /// Every event it rests on, oldest first.
     #[serde(rename = "auditIDs")]
     pub audit_ids: Vec<String>,
-    /// At most [`MAX_EVIDENCE`] of these events, spelled out.
+    /// At most ten of these events, spelled out.
     pub evidence: Vec<Evidence>,
 }
 

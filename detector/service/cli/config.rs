@@ -6,7 +6,7 @@ use std::io::Write as _;
 use serde_json::Value as Json;
 
 use super::{Exit, Globals, print};
-use crate::config::{Config, ConfigError, Loaded};
+use crate::config::{ConfigError, Loaded};
 
 /// The file `config init` prints.
 const STARTER: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/lapwing.yaml"));
@@ -39,12 +39,6 @@ enum Command {
     #[command(after_long_help = "EXAMPLES
   lapwing config show --config lapwing.yaml")]
     Show,
-    /// Print the JSON Schema of the configuration
-    #[command(after_long_help = "EXAMPLES
-  lapwing config schema > schemas/config.schema.json
-  In an editor with a YAML language server, first line of the file:
-    # yaml-language-server: $schema=config.schema.json")]
-    Schema,
     /// Print a commented configuration to start from
     #[command(after_long_help = "EXAMPLES
   lapwing config init > lapwing.yaml")]
@@ -57,7 +51,6 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Exit> {
     match args.command {
         Command::Check => check(globals),
         Command::Show => print(globals.load()?.show().as_bytes()),
-        Command::Schema => print((serde_json::to_string_pretty(&Config::schema())? + "\n").as_bytes()),
         Command::Init => print(STARTER.as_bytes()),
     }
 }
@@ -131,6 +124,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::config::Config;
 
     #[test]
     fn the_starter_passes_its_own_check() {

@@ -4,12 +4,13 @@
 
 use std::io::{self, Write};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Local, Utc};
 use lapwing_engine::alert::{Alert, Evidence, Verdict};
 
 use super::search::{outcome, table, target, when};
-use super::show::{Raw, ShownAlert, ShownEvent, ShownEvents, next_command};
+use super::show::{Args, Raw, ShownAlert, ShownEvent, ShownEvents, next_command};
 use super::terminal::{clean, clean_cut};
+use crate::output::text::wrap;
 use crate::store::{Hit, Kind};
 
 /// Longest single value shown, in characters.
@@ -18,9 +19,10 @@ const MOST: usize = 300;
 const LINES: usize = 400;
 const LONGEST_LINE: usize = 2000;
 /// Prose is wrapped here.
-const WIDTH: usize = 96;
+const WIDTH: usize = 78;
 
-pub(super) fn write_alert(out: &mut impl Write, shown: &ShownAlert, utc: bool) -> io::Result<()> {
+pub(super) fn write_alert(out: &mut impl Write, shown: &ShownAlert, args: &Args) -> io::Result<()> {
+    let utc = args.utc;
     let hit = &shown.hit;
     let level = hit.level.map_or("", |l| l.as_str()).to_uppercase();
     writeln!(out, "{level}  {}", clean_cut(&hit.title, MOST))?;
@@ -47,10 +49,11 @@ pub(super) fn write_alert(out: &mut impl Write, shown: &ShownAlert, utc: bool) -
         list(out, "What to do", &alert.next_steps, |i| format!("{}.", i + 1))?;
     }
     heading(out, "Next command")?;
-    writeln!(out, "  {}", next_command(hit, first, last))
+    writeln!(out, "  {}", next_command(hit, first, last, &args.again))
 }
 
-pub(super) fn write_events(out: &mut impl Write, shown: &ShownEvents, utc: bool) -> io::Result<()> {
+pub(super) fn write_events(out: &mut impl Write, shown: &ShownEvents, args: &Args) -> io::Result<()> {
+    let utc = args.utc;
     for event in &shown.events {
         write_event(out, event, utc)?;
     }
@@ -62,8 +65,11 @@ pub(super) fn write_events(out: &mut impl Write, shown: &ShownEvents, utc: bool)
     let (Some(first), Some(last)) = (shown.events.first(), shown.events.last()) else { return Ok(()) };
     heading(out, "Next command")?;
     let command = match shown.alerts.first() {
-        Some(alert) => format!("lapwing show {}", clean_cut(&alert.id, 64)),
-        None => next_command(&first.hit, first.hit.time.timestamp_micros(), last.hit.time.timestamp_micros()),
+        Some(alert) => format!("lapwing show{} {}", args.again, clean_cut(&alert.id, 64)),
+        None => {
+            let (first, last) = (&first.hit, last.hit.time.timestamp_micros());
+            next_command(first, first.time.timestamp_micros(), last, &args.again)
+        }
     };
     writeln!(out, "  {command}")
 }
@@ -119,7 +125,12 @@ fn facts(out: &mut impl Write, a: &Alert, utc: bool) -> io::Result<()> {
 
 /// Newest last, with what makes each remarkable below the table.
 fn evidence(out: &mut impl Write, a: &Alert, utc: bool) -> io::Result<()> {
-    heading(out, &format!("Evidence ({} of {} requests)", a.evidence.len(), a.audit_ids.len().max(a.evidence.len())))?;
+    let all = a.audit_ids.len().max(a.evidence.len());
+    if a.evidence.is_empty() {
+        heading(out, &format!("It rests on {all} requests, shown by their audit ids"))?;
+        return a.audit_ids.iter().take(10).try_for_each(|id| writeln!(out, "  {}", clean_cut(id, MOST)));
+    }
+    heading(out, &format!("Evidence ({} of {all} requests)", a.evidence.len()))?;
     for e in &a.evidence {
         let parts = [
             when(e.time, utc),
@@ -179,18 +190,8 @@ fn indented(out: &mut impl Write, lines: &str) -> io::Result<()> {
 
 /// Prose, wrapped between words; its own line breaks are white space.
 fn paragraph(out: &mut impl Write, indent: &str, text: &str) -> io::Result<()> {
-    let mut line = String::new();
-    for word in text.split_whitespace().map(clean) {
-        if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > WIDTH {
-            writeln!(out, "{indent}{line}")?;
-            line.clear();
-        }
-        if !line.is_empty() {
-            line.push(' ');
-        }
-        line.push_str(&word);
-    }
-    if line.is_empty() { Ok(()) } else { writeln!(out, "{indent}{line}") }
+    let words: Vec<_> = text.split_whitespace().map(clean).collect();
+    wrap(&words.join(" "), WIDTH - indent.len()).iter().try_for_each(|line| writeln!(out, "{indent}{line}"))
 }
 
 fn acting(actor: &str, acting_as: &str) -> String {
@@ -202,7 +203,7 @@ fn did(action: &str, resource: &str, namespace: &str, name: &str) -> String {
 }
 
 fn moment(time: DateTime<Utc>, utc: bool) -> String {
-    if utc { format!("{} UTC", when(time, true)) } else { when(time, false) }
+    if utc { format!("{} UTC", when(time, true)) } else { time.with_timezone(&Local).format("%F %T %:z").to_string() }
 }
 
 /// JSON laid out by nesting without reading it: numbers stay as written and no depth is too deep.

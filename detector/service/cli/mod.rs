@@ -8,6 +8,7 @@ pub mod output;
 pub mod replay;
 pub mod rules;
 pub mod scan;
+pub mod schema;
 pub mod search;
 pub mod serve;
 pub mod show;
@@ -54,7 +55,8 @@ impl From<Exit> for ExitCode {
 const EXIT_CODES: &str = "\
 EXIT CODES
   0  done, nothing asked for was found
-  1  found: findings (with --fail-on), problems in a rule or in the configuration
+  1  found: findings (with --fail-on), problems in a rule or in the configuration;
+     search and show: nothing was found
   2  could not run: wrong usage, wrong configuration, no such file
   3  ran, but some input was unreadable (and is named)";
 
@@ -64,7 +66,12 @@ EXAMPLES
   Write a first configuration:    lapwing config init > lapwing.yaml
   Tell what is wrong with it:     lapwing config check --config lapwing.yaml
   Run the service:                lapwing serve --config lapwing.yaml
+  What happened lately:           lapwing search 'kind:alert level:>=high' --since 1d
+  Why, and what next:             lapwing show 3f2c9a7e
   Send it a recorded audit log:   lapwing replay audit.log --to http://127.0.0.1:8443";
+
+/// The configuration when nothing names another.
+const CONFIG_FILE: &str = "/etc/lapwing/lapwing.yaml";
 
 /// Finds attacks in Kubernetes audit logs, as they happen.
 #[derive(Debug, Parser)]
@@ -86,7 +93,7 @@ pub struct Globals {
         long,
         global = true,
         env = "LAPWING_CONFIG",
-        default_value = "/etc/lapwing/lapwing.yaml",
+        default_value = CONFIG_FILE,
         value_name = "FILE"
     )]
     pub config: PathBuf,
@@ -144,10 +151,27 @@ impl Globals {
     pub fn data_dir(&self) -> Result<PathBuf, crate::config::ConfigError> {
         match &self.data_dir {
             Some(dir) => Ok(dir.clone()),
-            None if self.config == Path::new("/etc/lapwing/lapwing.yaml") && !self.config.exists() => {
+            None if self.config == Path::new(CONFIG_FILE) && !self.config.exists() => {
                 Ok(crate::config::Config::default().data_dir)
             }
             None => Ok(self.load()?.config.data_dir),
+        }
+    }
+
+    /// The flags a command to type next must repeat to mean the same data; empty when the environment or
+    /// the defaults say it already.
+    pub fn again(&self) -> String {
+        let quoted = |path: &Path| {
+            let text = path.display().to_string();
+            let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@:,".contains(c);
+            if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
+        };
+        let given = |name: &str, path: &Path| std::env::var_os(name).is_some_and(|v| Path::new(&v) == path);
+        match &self.data_dir {
+            Some(dir) if given("LAPWING_DATA_DIR", dir) => String::new(),
+            Some(dir) => format!(" --data-dir {}", quoted(dir)),
+            None if self.config == Path::new(CONFIG_FILE) || given("LAPWING_CONFIG", &self.config) => String::new(),
+            None => format!(" --config {}", quoted(&self.config)),
         }
     }
 
@@ -167,6 +191,7 @@ enum Command {
     Rules(rules::Args),
     Config(config::Args),
     Replay(Box<replay::Args>),
+    Schema(schema::Args),
     Completions(Completions),
     Version(Version),
 }
@@ -226,12 +251,19 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
     match command {
         Command::Serve(args) => serve::run(args, &globals),
         Command::Scan(args) => scan::run(args, &globals),
-        Command::Search(args) => Ok(Exit::from_code(search::run(&args, &globals.data_dir()?)?)),
-        Command::Show(args) => Ok(Exit::from_code(show::run(&args, &globals.data_dir()?)?)),
+        Command::Search(args) => {
+            let args = search::Args { again: globals.again(), ..args };
+            Ok(Exit::from_code(search::run(&args, &globals.data_dir()?)?))
+        }
+        Command::Show(args) => {
+            let args = show::Args { again: globals.again(), ..args };
+            Ok(Exit::from_code(show::run(&args, &globals.data_dir()?)?))
+        }
         Command::Output(args) => run_output(args, &globals),
         Command::Rules(args) => rules::run(args, &globals),
         Command::Config(args) => config::run(args, &globals),
         Command::Replay(args) => replay::run(*args, &globals),
+        Command::Schema(args) => schema::run(args),
         Command::Completions(Completions { shell }) => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "lapwing", &mut text);
@@ -325,6 +357,14 @@ mod tests {
         assert!(is_closed_pipe(&serde_json::Error::io(pipe()).into()));
         assert_eq!(settle(Err(pipe().into())), Exit::Good);
         assert_eq!(settle(Err(std::io::Error::from(std::io::ErrorKind::NotFound).into())), Exit::CouldNotRun);
+    }
+
+    #[test]
+    fn the_next_command_means_the_same_data() {
+        let again = |args: &[&str]| Cli::try_parse_from([&["lapwing"], args].concat()).unwrap().globals.again();
+        assert_eq!(again(&["show", "x", "--data-dir", "/d"]), " --data-dir /d");
+        assert_eq!(again(&["show", "x", "--config", "my lapwing's.yaml"]), " --config 'my lapwing'\\''s.yaml'");
+        assert_eq!(again(&["show", "x"]), "");
     }
 
     #[test]

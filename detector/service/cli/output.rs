@@ -12,15 +12,16 @@ use crate::output::encode::{json_line, terminal};
 use crate::output::worker::{DeadLetter, dead_letters};
 use crate::output::{Config, Failure, Output, sample};
 
-/// Try outputs and see what they could not deliver.
+/// Try outputs and see what they could not deliver
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:
+#[command(after_long_help = "EXAMPLES
   lapwing output list                 What is configured and where it sends to
   lapwing output test soc             Send a marked test alert to the output `soc`
   lapwing output dead list            Alerts that were given up, and why
   lapwing output dead list soc | jq   The same for one output, as NDJSON
 
-Exit codes: 0 good, 1 the receiver did not take the alert, or there are dead letters, 2 could not run")]
+EXIT CODES
+  0  good    1  the receiver did not take the alert, or there are dead letters    2  could not run")]
 pub struct Args {
     #[command(subcommand)]
     command: Command,
@@ -28,15 +29,17 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// List the configured outputs.
+    /// List the configured outputs
+    #[command(after_long_help = "EXAMPLES\n  lapwing output list\n  lapwing output list | jq -r .name")]
     List,
-    /// Send a marked test alert and tell what the receiver answered.
-    #[command(after_help = "Example:\n  lapwing output test soc")]
+    /// Send a marked test alert and tell what the receiver answered
+    #[command(after_long_help = "EXAMPLES\n  lapwing output test soc")]
     Test {
-        /// Name of the output in the configuration.
+        /// Name of the output in the configuration
         name: String,
     },
-    /// Alerts that were given up.
+    /// Alerts that were given up
+    #[command(after_long_help = "EXAMPLES\n  lapwing output dead list\n  lapwing output dead list soc")]
     Dead {
         #[command(subcommand)]
         command: Dead,
@@ -45,10 +48,10 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum Dead {
-    /// List dead letters: a table on a terminal, NDJSON when piped.
-    #[command(after_help = "Examples:\n  lapwing output dead list\n  lapwing output dead list soc")]
+    /// List dead letters: a table on a terminal, NDJSON when piped
+    #[command(after_long_help = "EXAMPLES\n  lapwing output dead list\n  lapwing output dead list soc | jq .alert.id")]
     List {
-        /// Only of this output.
+        /// Only of this output
         name: Option<String>,
     },
 }

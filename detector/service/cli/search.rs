@@ -14,7 +14,7 @@ use crate::store::search::MAX_LIMIT;
 use crate::store::{Answer, Ask, Clock, Hit, Index, Kind, Order, Query, field};
 
 const EXAMPLES: &str = "\
-Examples:
+EXAMPLES
   lapwing search actor:alice outcome:denied --since 2h
   lapwing search 'action:exec ns:prod -actor:system:serviceaccount:*'
   lapwing search 'resource:secrets (verb:get OR verb:list) address:10.0.0.0/8'
@@ -24,13 +24,17 @@ Examples:
 
 A word finds text (path, user agent, names, command, summary); all words must be there. A value may
 end in `*`. Join with blanks (and), OR, NOT or -, and parentheses; quote values that hold blanks.
-A query that begins with a dash goes behind `--`.
+A query that begins with a dash goes behind `--`.";
 
-Exit status: 0 found something, 1 found nothing, 2 could not run.";
+const EXIT_CODES: &str = "\
+EXIT CODES
+  0  something was found    1  nothing was    2  could not run";
 
 /// Search stored events, alerts and rejects
+///
+/// Works while the service runs and when it does not. A table on a terminal, one JSON object a line in a pipe.
 #[derive(Debug, Clone, Default, clap::Args)]
-#[command(after_help = EXAMPLES, after_long_help = long_help())]
+#[command(after_long_help = long_help())]
 pub struct Args {
     /// What to look for; without it, everything
     #[arg(value_name = "QUERY")]
@@ -56,6 +60,9 @@ pub struct Args {
     /// Show and read times in UTC instead of local time
     #[arg(long)]
     pub utc: bool,
+    /// Flags that commands to type next must repeat.
+    #[arg(skip)]
+    pub again: String,
 }
 
 /// How hits are printed.
@@ -66,7 +73,7 @@ pub enum Format {
 }
 
 fn long_help() -> String {
-    format!("{EXAMPLES}\n\nFields:\n{}", field::help())
+    format!("{EXAMPLES}\n\nFIELDS\n{}\n{EXIT_CODES}", field::help())
 }
 
 /// Runs the command. Returns the exit status 0 or 1; an error is exit status 2.
@@ -92,7 +99,7 @@ pub fn run(args: &Args, data_dir: &Path) -> anyhow::Result<u8> {
     }
     drop(out);
     if format == Format::Table && !args.raw {
-        eprintln!("{}", summary(&answer));
+        eprintln!("{}", summary(&answer, &args.again));
     }
     Ok(u8::from(answer.total == 0))
 }
@@ -143,15 +150,17 @@ fn raw(out: &mut impl Write, answer: &Answer, originals: &dyn Originals, interac
     Ok(missing)
 }
 
-fn summary(answer: &Answer) -> String {
+fn summary(answer: &Answer, again: &str) -> String {
     let Answer { hits, total } = answer;
     let alert = hits.iter().find(|h| h.kind == Kind::Alert);
     let next = match (alert.or(hits.first()), hits.len() < *total) {
-        (None, false) => "nothing found; widen the time or see `lapwing search --help`".to_owned(),
+        (None, false) => {
+            "nothing found; other words, or a longer time? `lapwing search --help` lists the fields".to_owned()
+        }
         (None, true) => "none shown".to_owned(),
         (Some(hit), cut) => {
             let more = if cut { "; --limit shows more" } else { "" };
-            format!("`lapwing show {}` tells more of one{more}", clean_cut(&short_id(hit), 64))
+            format!("next: lapwing show{again} {}{more}", clean_cut(&short_id(hit), 64))
         }
     };
     if hits.is_empty() && *total == 0 { next } else { format!("{} of {total} shown; {next}", hits.len()) }
@@ -348,9 +357,12 @@ mod tests {
     fn the_last_line_says_what_next() {
         let dir = tempfile::tempdir().unwrap();
         let index = filled(dir.path());
-        assert_eq!(summary(&ask(&index, Query::All)), "4 of 4 shown; `lapwing show f00dcafe00` tells more of one");
+        assert_eq!(
+            summary(&ask(&index, Query::All), " --data-dir d"),
+            "4 of 4 shown; next: lapwing show --data-dir d f00dcafe00"
+        );
         let nothing = Query::parse("zebra", clock()).unwrap();
-        assert!(summary(&ask(&index, nothing)).starts_with("nothing found"));
+        assert!(summary(&ask(&index, nothing), "").starts_with("nothing found"));
     }
 
     #[test]

@@ -24,17 +24,21 @@ const AROUND_LIMIT: usize = 20;
 const SHORTEST: usize = 4;
 
 const EXAMPLES: &str = "\
-Examples:
+EXAMPLES
   lapwing show 3f2c9a7e               an alert, by its id or the beginning of it
   lapwing show 0f6a1c5e-8b1d          a request, by its audit id or the beginning of it
   lapwing show 1042:7                 a stored event, by its position
   lapwing show 3f2c9a7e --output json | jq .alert.evidence
 
-Exit status: 0 found, 1 not found, 2 could not run (or the beginning fits several).";
+EXIT CODES
+  0  found    1  not found    2  could not run, or the beginning fits several";
 
 /// Explain one alert or one request
+///
+/// An alert with its evidence, why it matters and what to do; a request with its original and the alerts that rest
+/// on it; both with what the same actor did five minutes before and after.
 #[derive(Debug, Clone, clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_long_help = EXAMPLES)]
 pub struct Args {
     /// Alert id, audit id, a beginning of either, or a position (lsn:index)
     #[arg(value_name = "ID")]
@@ -45,6 +49,9 @@ pub struct Args {
     /// Show times in UTC instead of local time
     #[arg(long)]
     pub utc: bool,
+    /// Flags that commands to type next must repeat.
+    #[arg(skip)]
+    pub again: String,
 }
 
 /// How it is printed.
@@ -111,13 +118,13 @@ fn show(args: &Args, searcher: &Searcher, originals: &dyn Originals, out: &mut i
         let shown = shown_alert(first.clone(), searcher, originals)?;
         match args.output {
             Format::Json => json(out, &shown),
-            Format::Text => write_alert(out, &shown, args.utc),
+            Format::Text => write_alert(out, &shown, args),
         }
     } else {
         let shown = shown_events(hits, searcher, originals)?;
         match args.output {
             Format::Json => json(out, &shown),
-            Format::Text => write_events(out, &shown, args.utc),
+            Format::Text => write_events(out, &shown, args),
         }
     };
     quiet_pipe(written.and_then(|()| out.flush()))?;
@@ -224,17 +231,17 @@ fn around(searcher: &Searcher, hit: &Hit, first: i64, last: i64) -> anyhow::Resu
 
 /// A query for what the actor did around that time, ready to paste into a shell. Names an attacker
 /// chose are only used when no shell and no query could read them in another way.
-pub(super) fn next_command(hit: &Hit, first: i64, last: i64) -> String {
+pub(super) fn next_command(hit: &Hit, first: i64, last: i64, again: &str) -> String {
     let harmless = |s: &str| {
         !s.is_empty() && s.len() < 200 && s.chars().all(|c| c.is_ascii_alphanumeric() || "@:._/+=,-".contains(c))
     };
     if !harmless(&hit.actor) || !(hit.cluster.is_empty() || harmless(&hit.cluster)) {
-        return format!("lapwing show {} --output json", clean_harmless_id(hit));
+        return format!("lapwing show{again} {} --output json", clean_harmless_id(hit));
     }
     let cluster = if hit.cluster.is_empty() { String::new() } else { format!(" cluster:{}", hit.cluster) };
     let time = |t: i64| lapwing_engine::event::to_datetime(t).format("%Y-%m-%dT%H:%M:%SZ");
     let (since, until) = (time(first.saturating_sub(AROUND)), time(last.saturating_add(AROUND)));
-    format!("lapwing search 'actor:{}{cluster}' --since {since} --until {until} --oldest", hit.actor)
+    format!("lapwing search{again} 'actor:{}{cluster}' --since {since} --until {until} --oldest", hit.actor)
 }
 
 /// Alert ids are ours (hexadecimal) and positions are numbers; anything else is not pasted.
@@ -253,7 +260,7 @@ mod tests {
     const AUDIT: &str = "0f0f0f0f-1111-2222-3333-444444444444";
 
     fn args(id: &str, output: Format) -> Args {
-        Args { id: id.into(), output, utc: true }
+        Args { id: id.into(), output, utc: true, again: String::new() }
     }
 
     fn originals() -> InMemory {

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use lapwing_engine::alert::{Alert, Level};
+use lapwing_engine::alert::{Alert, Level, Status};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -72,7 +72,7 @@ impl Stdout {
 
 fn render(alert: &Alert, format: Format, colours: bool) -> Result<String, Failure> {
     match format {
-        Format::Text => Ok(text::plain(alert, colours)),
+        Format::Text => Ok(text::plain(alert, colours) + &look_closer(alert)),
         Format::Ndjson => {
             let mut line = encode::json_line(alert).map_err(Failure::reject)?;
             line.push('\n');
@@ -81,10 +81,25 @@ fn render(alert: &Alert, format: Format, colours: bool) -> Result<String, Failur
     }
 }
 
+/// The command that shows the evidence and what happened around it. A test alert is not stored.
+fn look_closer(alert: &Alert) -> String {
+    let id: String = alert.id.chars().filter(char::is_ascii_hexdigit).take(12).collect();
+    if alert.status == Status::Test { String::new() } else { format!("  Look closer: lapwing show {id}\n\n") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::output::sample;
+
+    #[test]
+    fn text_ends_with_the_command_to_type_next() {
+        let mut alert = sample::alert();
+        let text = render(&alert, Format::Text, false).unwrap();
+        assert!(text.ends_with("\n  Look closer: lapwing show a1b2c3d4\n\n"), "{text}");
+        alert.status = Status::Test;
+        assert!(!render(&alert, Format::Text, false).unwrap().contains("lapwing show"), "it is not stored");
+    }
 
     #[test]
     fn ndjson_is_one_line_and_comes_back() {

@@ -134,7 +134,7 @@ pub fn plain(alert: &Alert, colours: bool) -> String {
     let words = words(alert);
     let dim = if colours { Style::new().dimmed() } else { Style::new() };
     let mut out = format!("{}\n", shown(&words.headline).style(style(alert.level, colours)));
-    out.push_str(&format!("  {}\n", shown(&words.summary)));
+    out.push_str(&sentence(&words.summary));
     for (label, value) in &words.facts {
         out.push_str(&format!("  {} {}\n", format!("{label:<8}").style(dim), shown(value)));
     }
@@ -156,7 +156,12 @@ pub fn brief(alert: &Alert, colours: bool) -> String {
     let line = format!("{}  cluster {}  rule {}  alert {}", when(alert), alert.cluster, alert.rule.id, alert.id);
     let dim = if colours { Style::new().dimmed() } else { Style::new() };
     let headline = headline.style(style(alert.level, colours));
-    format!("{headline}\n  {}\n  {}\n\n", shown(&alert.summary), shown(&line).style(dim))
+    format!("{headline}\n{}  {}\n\n", sentence(&alert.summary), shown(&line).style(dim))
+}
+
+/// The sentence of an alert; what a sender put into it cannot begin a line where a label would.
+fn sentence(summary: &str) -> String {
+    format!("  {}\n", wrap(&shown(summary), WIDTH - 4).join("\n    "))
 }
 
 fn paragraph(out: &mut String, title: &str, lines: &[String], bullet: &str, dim: Style) {
@@ -166,14 +171,47 @@ fn paragraph(out: &mut String, title: &str, lines: &[String], bullet: &str, dim:
     }
     out.push_str(&format!("  {}\n", title.style(dim)));
     for line in lines {
-        let bullet = if bullet == "$ " && !is_command(line) { "- " } else { bullet };
-        out.push_str(&format!("    {bullet}{}\n", terminal(&cap(line, 1000))));
+        let line = terminal(&cap(line, 1000)).into_owned();
+        // A command stays on one line: it is there to be copied.
+        if bullet == "$ " && is_command(&line) {
+            out.push_str(&format!("    $ {line}\n"));
+            continue;
+        }
+        let bullet = if bullet == "$ " { "- " } else { bullet };
+        let hanging = " ".repeat(bullet.len());
+        for (i, part) in wrap(&line, WIDTH - 4 - bullet.len()).iter().enumerate() {
+            out.push_str(&format!("    {}{part}\n", if i == 0 { bullet } else { &hanging }));
+        }
     }
 }
 
-/// Does this next step look like something to type?
+/// Prose is wrapped here: it fits a terminal as small as they come.
+const WIDTH: usize = 78;
+
+/// `text` in lines of at most `width` characters, broken between words; a longer word has its own line.
+pub fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    let mut length = 0;
+    for word in text.split_whitespace() {
+        let letters = word.chars().count();
+        match lines.last_mut() {
+            Some(line) if length + 1 + letters <= width => {
+                line.push(' ');
+                line.push_str(word);
+                length += 1 + letters;
+            }
+            _ => {
+                lines.push(word.to_owned());
+                length = letters;
+            }
+        }
+    }
+    lines
+}
+
+/// Does this next step look like something to type, and nothing else?
 pub fn is_command(step: &str) -> bool {
-    ["kubectl ", "lapwing ", "crictl ", "openssl "].iter().any(|tool| step.starts_with(tool))
+    !step.contains(": ") && ["kubectl ", "lapwing ", "crictl ", "openssl "].iter().any(|tool| step.starts_with(tool))
 }
 
 /// Colours belong on a terminal only, and `NO_COLOR` turns them off.
@@ -195,7 +233,8 @@ mod tests {
     fn insta_like(text: &str) {
         let expected = "\
 HIGH Shell opened in a pod
-  alice opened a shell in pod web-1 (namespace shop) from 203.0.113.7; it was allowed
+  alice opened a shell in pod web-1 (namespace shop) from 203.0.113.7; it
+    was allowed
   Who      alice (human)
   What     exec pods/exec web-1 in shop
   From     203.0.113.7
@@ -222,12 +261,25 @@ HIGH Shell opened in a pod
     #[test]
     fn a_hostile_field_stays_on_its_line_and_sends_no_escape() {
         let mut alert = sample::alert();
+        alert.summary = "a".to_owned();
         let lines = plain(&alert, false).lines().count();
         alert.evidence[0].user_agent = "x\n  Outcome  denied\x1b[2J\u{202e}".to_owned();
         alert.summary = "a\r\nb".to_owned();
         let text = plain(&alert, false);
         assert_eq!(text.lines().count(), lines);
         assert!(text.contains("\\u000a  Outcome  denied\\u001b[2J\\u202e"), "{text}");
+    }
+
+    #[test]
+    fn prose_is_wrapped_and_commands_are_not() {
+        let mut alert = sample::alert();
+        alert.why = "word ".repeat(40);
+        alert.next_steps = vec!["step ".repeat(30), format!("kubectl get pod {}", "x".repeat(90))];
+        let text = plain(&alert, false);
+        let long: Vec<_> = text.lines().filter(|l| l.chars().count() > WIDTH).collect();
+        assert!(matches!(long.as_slice(), [command] if command.starts_with("    $ kubectl get pod x")), "{long:?}");
+        assert!(text.contains("    - step") && text.contains("\n      step"), "{text}");
+        assert!(!is_command("kubectl get pod x -o yaml: what can it do?"));
     }
 
     #[test]

@@ -4,6 +4,12 @@ use super::file::Reader;
 use super::problem::{Fault, Place};
 use super::yaml::{Node, Value};
 
+/// Keys below `correlation`.
+pub(super) const CORRELATION_KEYS: [&str; 7] =
+    ["type", "rules", "group-by", "timespan", "condition", "aliases", "generate"];
+/// How a count may be compared.
+pub(super) const BOUNDS: [&str; 6] = ["gt", "gte", "lt", "lte", "eq", "neq"];
+
 /// `correlation:` as written.
 #[derive(Clone, Debug)]
 pub struct CorrelationText {
@@ -44,7 +50,7 @@ impl Reader<'_> {
             self.expected(node, "a map with `type`, `rules` and `timespan`");
             return None;
         }
-        self.keys(node, &["type", "rules", "group-by", "timespan", "condition", "aliases", "generate"], &[]);
+        self.keys(node, &CORRELATION_KEYS, &[]);
         let kind = self.text(node, "type", 64);
         let rules = self.placed_texts(node, "rules");
         for (key, missing, needed) in [
@@ -90,7 +96,8 @@ impl Reader<'_> {
             self.expected(condition, "a map such as `gte: 10`");
             return Default::default();
         };
-        self.keys(condition, &["gt", "gte", "lt", "lte", "eq", "neq", "field"], &[]);
+        let allowed: Vec<&str> = BOUNDS.into_iter().chain(["field"]).collect();
+        self.keys(condition, &allowed, &[]);
         let mut bounds = Vec::new();
         for entry in entries.iter().filter(|e| e.key != "field") {
             match entry.value.value {

@@ -97,7 +97,7 @@ impl Meta {
     }
 }
 
-const TOP_KEYS: [&str; 24] = [
+pub(super) const TOP_KEYS: [&str; 24] = [
     "title",
     "id",
     "name",
@@ -124,9 +124,11 @@ const TOP_KEYS: [&str; 24] = [
     "sigma-version",
 ];
 /// Keys of the big public rule collection's own tooling; they mean nothing here.
-const FOREIGN_KEYS: [&str; 2] = ["simulation", "regression_tests_path"];
-const STATUSES: [&str; 5] = ["stable", "test", "experimental", "deprecated", "unsupported"];
-const RELATIONS: [&str; 6] = ["derived", "obsolete", "merged", "renamed", "similar", "correlation"];
+pub(super) const FOREIGN_KEYS: [&str; 2] = ["simulation", "regression_tests_path"];
+pub(super) const STATUSES: [&str; 5] = ["stable", "test", "experimental", "deprecated", "unsupported"];
+/// Keys below `lapwing`.
+pub(super) const OUR_KEYS: [&str; 5] = ["next_steps", "owner", "reason", "expires", "suppress"];
+pub(super) const RELATIONS: [&str; 6] = ["derived", "obsolete", "merged", "renamed", "similar", "correlation"];
 
 impl RuleFile {
     /// Reads a file. What could be read is returned beside the problems with the rest; a document
@@ -253,7 +255,7 @@ impl Reader<'_> {
         if !matches!(node.value, Value::Map(_)) {
             return self.expected(node, "a map");
         }
-        self.keys(node, &["next_steps", "owner", "reason", "expires", "suppress"], &[]);
+        self.keys(node, &OUR_KEYS, &[]);
         meta.next_steps = self.texts(node, "next_steps");
         meta.owner = self.text(node, "owner", 256);
         meta.reason = self.text(node, "reason", 4_096);

@@ -17,6 +17,7 @@ pub mod matcher;
 pub mod modifier;
 pub mod pattern;
 pub mod problem;
+pub mod schema;
 pub mod set;
 pub mod tests;
 #[cfg(test)]

@@ -57,6 +57,9 @@ pub fn run(paths: Vec<PathBuf>, only: Option<&str>, globals: &Globals) -> anyhow
             }
         }
     }
+    if let Some(only) = only.filter(|_| passed + failed == 0) {
+        anyhow::bail!("no test is about a rule `{only}`; `lapwing rules list` shows the rules");
+    }
     if !globals.quiet {
         writeln!(out, "{passed} passed, {failed} failed")?;
     }
