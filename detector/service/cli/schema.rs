@@ -174,7 +174,9 @@ mod tests {
     #[test]
     fn the_schema_of_rules_agrees_with_their_reader() {
         let validator = validator(What::Rule);
-        let wrap = |detection: &str| format!("title: t\ndetection:\n{detection}\n  condition: a\n");
+        let wrap = |detection: &str| {
+            format!("title: t\nlogsource: {{product: kubernetes}}\ndetection:\n{detection}\n  condition: a\n")
+        };
         let correlation =
             "title: t\ncorrelation:\n  type: event_count\n  rules: r\n  timespan: 5m\n  condition: {gte: 3}\n";
         for (good, text) in [
@@ -185,10 +187,11 @@ mod tests {
             (true, wrap("  a: {'|contains': some}")),
             (true, wrap("  a: {verb: get}") + "lapwing: {next_steps: [look], suppress: 1h}\nx-ours: 1\n"),
             (true, correlation.to_owned()),
-            (true, "title: t\nfilter:\n  rules: any\n  a: {verb: get}\n  condition: not a\nlapwing: {expires: 2026-11-20}\n".into()),
+            (true, "title: t\nlogsource: {product: kubernetes}\nfilter:\n  rules: any\n  a: {verb: get}\n  condition: not a\nlapwing: {expires: 2026-11-20}\n".into()),
             (false, wrap("  a: {actor.nam: x}")),
             (false, wrap("  a: {actor.name|startwith: x}")),
             (false, wrap("  a: {workload.containers|any: privileged}")),
+            (false, wrap("  a: {workload.containers|any|neq: {privileged: true}}")),
             (false, wrap("  a: {}")),
             (false, wrap("  a: {verb: get}") + "levle: high\n"),
             (false, wrap("  a: {verb: get}") + "level: grave\n"),
@@ -196,7 +199,9 @@ mod tests {
             (false, wrap("  a: {verb: get}") + "lapwing: {suppress: soon}\n"),
             (false, wrap("  a: {verb: get}\n  timeframe: 5m")),
             (false, "title: t\n".into()),
-            (false, "title: t\ndetection: {a: {verb: get}}\n".into()),
+            (false, wrap("  a: {verb: get}").replace("  condition: a", "")),
+            (false, wrap("  a: {verb: get}").replace("kubernetes", "windows")),
+            (false, wrap("  a: {verb: get}").replace("logsource: {product: kubernetes}", "")),
             (false, correlation.replace("event_count", "count")),
             (false, correlation.replace("gte: 3", "gte: -1")),
             (false, correlation.replace("gte", "atleast")),

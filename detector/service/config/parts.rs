@@ -7,7 +7,9 @@ pub fn problems(config: &super::Config) -> Vec<(String, String)> {
     let webhook = webhook.map(|p| ("sources.webhook".to_owned(), p.to_string()));
     let outputs = config.outputs.iter().enumerate();
     let outputs = outputs.flat_map(|(i, c)| c.problems().into_iter().map(move |p| (format!("outputs[{i}]"), p)));
-    webhook.chain(outputs).collect()
+    let kafka = config.sources.kafka.iter().enumerate();
+    let kafka = kafka.filter_map(|(i, k)| Some((format!("sources.kafka[{i}]"), k.client().err()?.to_string())));
+    webhook.chain(kafka).chain(outputs).collect()
 }
 
 pub use crate::output;

@@ -32,6 +32,7 @@ const IDLE: Duration = Duration::from_secs(15);
 /// Settings of an output of type `email`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+#[schemars(extend("required" = ["name", "host", "from", "to"]))]
 pub struct Config {
     /// Unique name of this output.
     pub name: String,

@@ -16,6 +16,7 @@ use super::{Failure, Receipt, Retry, encode};
 /// Settings of an output of type `file`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+#[schemars(extend("required" = ["name", "path"]))]
 pub struct Config {
     /// Unique name of this output.
     pub name: String,

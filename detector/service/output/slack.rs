@@ -31,6 +31,7 @@ const BURST: f64 = 5.0;
 /// Settings of an output of type `slack`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+#[schemars(extend("required" = ["name", "urlFile"]))]
 pub struct Config {
     /// Unique name of this output.
     pub name: String,

@@ -12,6 +12,7 @@ use super::{Failure, Receipt, Retry, encode, text};
 /// Settings of an output of type `stdout`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+#[schemars(extend("required" = ["name"]))]
 pub struct Config {
     /// Unique name of this output.
     pub name: String,

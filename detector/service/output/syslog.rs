@@ -30,6 +30,7 @@ const MAX_UNCONFIRMED: usize = 256;
 /// Settings of an output of type `syslog`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+#[schemars(extend("required" = ["name", "address"]))]
 pub struct Config {
     /// Unique name of this output.
     pub name: String,

@@ -21,6 +21,7 @@ use super::{Failure, Receipt, Retry, encode, http, secret, tls};
 /// Settings of an output of type `webhook`.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+#[schemars(extend("required" = ["name"]))]
 pub struct Config {
     /// Unique name of this output.
     pub name: String,

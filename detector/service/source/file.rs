@@ -34,6 +34,7 @@ const TAIL: usize = 64;
 /// An audit log file to follow.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+#[schemars(extend("required" = ["path", "cluster"]))]
 pub struct Config {
     /// Path of the file the API server writes; rotated files are found beside it.
     pub path: PathBuf,

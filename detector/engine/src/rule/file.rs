@@ -126,6 +126,9 @@ pub(super) const TOP_KEYS: [&str; 24] = [
 /// Keys of the big public rule collection's own tooling; they mean nothing here.
 pub(super) const FOREIGN_KEYS: [&str; 2] = ["simulation", "regression_tests_path"];
 pub(super) const STATUSES: [&str; 5] = ["stable", "test", "experimental", "deprecated", "unsupported"];
+/// What `logsource` may say.
+pub(super) const LOG_SOURCE: [(&str, &[&str]); 3] =
+    [("product", &["kubernetes"]), ("service", &["audit"]), ("category", &["application", "audit"])];
 /// Keys below `lapwing`.
 pub(super) const OUR_KEYS: [&str; 5] = ["next_steps", "owner", "reason", "expires", "suppress"];
 pub(super) const RELATIONS: [&str; 6] = ["derived", "obsolete", "merged", "renamed", "similar", "correlation"];
@@ -343,9 +346,7 @@ impl Reader<'_> {
             return self.expected(source, "a map");
         }
         self.keys(source, &["product", "category", "service", "definition"], &[]);
-        let good: [(&'static str, &[&str]); 3] =
-            [("product", &["kubernetes"]), ("service", &["audit"]), ("category", &["application", "audit"])];
-        for (key, good) in good {
+        for (key, good) in LOG_SOURCE {
             let value = self.text(source, key, 256);
             let at = source.get(key).map_or(source.at, |n| n.at);
             match value {

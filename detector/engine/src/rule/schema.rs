@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::correlation::CorrelationKind;
 use super::correlation_text::{BOUNDS, CORRELATION_KEYS};
-use super::file::{FOREIGN_KEYS, OUR_KEYS, RELATIONS, STATUSES, TOP_KEYS};
+use super::file::{FOREIGN_KEYS, LOG_SOURCE, OUR_KEYS, RELATIONS, STATUSES, TOP_KEYS};
 use super::modifier;
 use crate::alert::Level;
 use crate::field;
@@ -22,7 +22,11 @@ pub fn schema() -> Value {
         "description": "One document of a rule file: a Sigma detection, correlation or filter.",
         "type": "object",
         "required": ["title"],
-        "oneOf": [{ "required": ["detection"] }, { "required": ["correlation"] }, { "required": ["filter"] }],
+        "oneOf": [
+            { "required": ["detection", "logsource"] },
+            { "required": ["correlation"] },
+            { "required": ["filter", "logsource"] },
+        ],
         "properties": properties,
         "patternProperties": { "^(x-|custom)": true },
         "additionalProperties": false,
@@ -32,8 +36,7 @@ pub fn schema() -> Value {
             "date": { "type": "string", "pattern": "^[0-9]{4}[-/][0-9]{1,2}[-/][0-9]{1,2}$" },
             "span": { "type": "string", "pattern": "^[0-9]+[smhd]$" },
             "value": { "type": ["string", "number", "boolean", "null"] },
-            "selection": selection("#/$defs/items"),
-            "elementSelection": selection("#/$defs/elements"),
+            "selection": selection(),
             "items": items(),
             "elements": {
                 "description": "Conditions that one element of a list meets, all of them.",
@@ -69,7 +72,7 @@ fn top(key: &str) -> Value {
         "tags" => described("For example `attack.t1609`.", texts()),
         "falsepositives" => described("When it is harmless: part of every alert.", texts()),
         "references" | "fields" | "scope" => texts(),
-        "logsource" => json!({ "type": "object" }),
+        "logsource" => log_source(),
         "level" => described("How grave it is; medium without one.", json!({ "enum": Level::ALL.map(Level::as_str) })),
         "related" => related(),
         "detection" => detection(&[]),
@@ -79,6 +82,13 @@ fn top(key: &str) -> Value {
         "lapwing" => ours(),
         _ => text(),
     }
+}
+
+fn log_source() -> Value {
+    let mut properties: Map<String, Value> =
+        LOG_SOURCE.iter().map(|(key, good)| ((*key).to_owned(), json!({ "enum": good }))).collect();
+    properties.insert("definition".into(), json!({ "$ref": "#/$defs/text" }));
+    json!({ "type": "object", "required": ["product"], "properties": properties, "additionalProperties": false })
 }
 
 fn related() -> Value {
@@ -151,11 +161,12 @@ fn correlation() -> Value {
 }
 
 /// All items of a map hold; one map of a list holds; texts are searched in the whole event.
-fn selection(map: &str) -> Value {
+fn selection() -> Value {
+    let map = json!({ "$ref": "#/$defs/items" });
     let text = json!({ "type": ["string", "number"] });
     json!({ "anyOf": [
-        { "$ref": map },
-        { "type": "array", "minItems": 1, "items": { "anyOf": [{ "$ref": map }, text] } },
+        map,
+        { "type": "array", "minItems": 1, "items": { "anyOf": [map, text] } },
         text,
     ] })
 }
@@ -180,6 +191,6 @@ fn items() -> Value {
 
 /// `field|any`: one element of the list meets all nested conditions.
 fn any_item(field: &str) -> Map<String, Value> {
-    let nested = json!({ "$ref": "#/$defs/elementSelection" });
-    Map::from_iter([(format!("^{field}\\|any(\\|neq)?$"), nested)])
+    let nested = one_or_list(&json!({ "$ref": "#/$defs/elements" }));
+    Map::from_iter([(format!("^{field}\\|any$"), nested)])
 }

@@ -8,8 +8,9 @@ use rdkafka::ClientConfig;
 use crate::source::file::Start;
 
 /// A Kafka consumer.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize, schemars::JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+#[schemars(extend("required" = ["name", "brokers", "topics", "cluster"]))]
 pub struct Config {
     /// Name of this source in logs and metrics.
     pub name: String,
@@ -29,6 +30,22 @@ pub struct Config {
     pub password_file: Option<PathBuf>,
     /// Further librdkafka properties, such as `security.protocol` and `ssl.ca.location`.
     pub properties: BTreeMap<String, String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            brokers: Vec::new(),
+            topics: Vec::new(),
+            group: "lapwing".to_owned(),
+            cluster: String::new(),
+            cluster_header: None,
+            start: Start::default(),
+            password_file: None,
+            properties: BTreeMap::new(),
+        }
+    }
 }
 
 /// What is wrong with the configuration of a Kafka source.
