@@ -39,7 +39,7 @@ pub(super) fn write_alert(out: &mut impl Write, shown: &ShownAlert, args: &Args)
         }
         None => {
             writeln!(out, "\nThe whole alert is no longer in the alert journal; the index kept this:\n")?;
-            writeln!(out, "{}", table(std::slice::from_ref(hit), utc, None).trim_fmt())?;
+            writeln!(out, "{}", table(std::slice::from_ref(hit), utc, None))?;
             (time, time)
         }
     };
@@ -59,7 +59,7 @@ pub(super) fn write_events(out: &mut impl Write, shown: &ShownEvents, args: &Arg
     }
     if !shown.alerts.is_empty() {
         heading(out, "Alerts that rest on it")?;
-        indented(out, &table(&shown.alerts, utc, None).trim_fmt())?;
+        indented(out, &table(&shown.alerts, utc, None))?;
     }
     around(out, &shown.around, shown.around_total, utc)?;
     let (Some(first), Some(last)) = (shown.events.first(), shown.events.last()) else { return Ok(()) };
@@ -159,7 +159,7 @@ fn around(out: &mut impl Write, hits: &[Hit], total: usize, utc: bool) -> io::Re
     }
     let which = if hits.len() < total { format!("first {} of {total}", hits.len()) } else { total.to_string() };
     heading(out, &format!("The same actor, five minutes before to five minutes after ({which})"))?;
-    indented(out, &table(hits, utc, None).trim_fmt())
+    indented(out, &table(hits, utc, None))
 }
 
 fn list(out: &mut impl Write, title: &str, lines: &[String], mark: impl Fn(usize) -> String) -> io::Result<()> {
@@ -168,7 +168,11 @@ fn list(out: &mut impl Write, title: &str, lines: &[String], mark: impl Fn(usize
     }
     heading(out, title)?;
     for (i, line) in lines.iter().enumerate() {
-        paragraph(out, "  ", &format!("{} {line}", mark(i)))?;
+        let mark = mark(i);
+        let hanging = " ".repeat(mark.len());
+        for (n, part) in wrap(&clean(line), WIDTH - 3 - mark.len()).iter().enumerate() {
+            writeln!(out, "  {} {part}", if n == 0 { &mark } else { &hanging })?;
+        }
     }
     Ok(())
 }

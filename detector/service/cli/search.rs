@@ -92,7 +92,7 @@ pub fn run(args: &Args, data_dir: &Path) -> anyhow::Result<u8> {
         }
     } else {
         let printed = match format {
-            Format::Table => writeln!(out, "{}", table(&answer.hits, args.utc, None).trim_fmt()),
+            Format::Table => writeln!(out, "{}", table(&answer.hits, args.utc, None)),
             Format::Ndjson => ndjson(&mut out, &answer.hits),
         };
         quiet_pipe(printed.and_then(|()| out.flush()))?;
@@ -174,8 +174,41 @@ pub(super) fn short_id(hit: &Hit) -> String {
     }
 }
 
-/// The hits in columns fitted to `width`, or to the terminal.
-pub(super) fn table(hits: &[Hit], utc: bool, width: Option<u16>) -> Table {
+/// The hits in columns fitted to `width`, or to the terminal; two lines a hit where columns have no room.
+pub(super) fn table(hits: &[Hit], utc: bool, width: Option<u16>) -> String {
+    /// Narrower columns break words in the middle.
+    const ROOM: u16 = 120;
+    let terminal = || Table::new().width().filter(|_| is_interactive()).map(|w| w.saturating_sub(2));
+    let Some(width) = width.or_else(terminal) else { return columns(hits, utc, None).trim_fmt() };
+    if width < ROOM {
+        let natural = columns(hits, utc, Some(u16::MAX)).trim_fmt();
+        if natural.lines().any(|line| line.chars().count() > usize::from(width)) {
+            return two_lines(hits, utc, usize::from(width));
+        }
+    }
+    columns(hits, utc, Some(width)).trim_fmt()
+}
+
+fn two_lines(hits: &[Hit], utc: bool, width: usize) -> String {
+    let mut lines = Vec::with_capacity(2 * hits.len());
+    for hit in hits {
+        let kind = match hit.kind {
+            Kind::Alert => hit.level.map_or("alert", Level::as_str),
+            Kind::Event => "event",
+            Kind::Reject => "reject",
+        };
+        let who = [when(hit.time, utc), kind.to_owned(), short_id(hit), actor(hit), hit.address.clone()];
+        let target = target(&hit.resource, &hit.namespace, &hit.name);
+        let what = [action(hit), target, outcome(&hit.outcome, hit.code)];
+        for (indent, parts, between) in [("", &who[..], "  "), ("    ", &what[..], ", ")] {
+            let parts: Vec<&str> = parts.iter().map(|p| p.as_str()).filter(|p| !p.is_empty()).collect();
+            lines.push(format!("{indent}{}", clean_cut(&parts.join(between), width - indent.len())));
+        }
+    }
+    lines.join("\n")
+}
+
+fn columns(hits: &[Hit], utc: bool, width: Option<u16>) -> Table {
     const MOST: usize = 90;
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
@@ -184,9 +217,6 @@ pub(super) fn table(hits: &[Hit], utc: bool, width: Option<u16>) -> Table {
     }
     if !wants_color() {
         table.force_no_tty();
-        if width.is_none() && is_interactive() {
-            table.set_width(Table::new().width().unwrap_or(120));
-        }
     }
     let zone = if utc { "TIME (UTC)" } else { "TIME" };
     table.set_header([zone, "KIND", "ACTOR", "ACTION", "TARGET", "OUTCOME", "ADDRESS", "ID"]);
@@ -310,11 +340,12 @@ mod tests {
         w.commit(Progress::default()).unwrap();
         let hits = ask(&index, Query::All).hits;
         for width in [60, 100, 200] {
-            let text = table(&hits, true, Some(width)).to_string();
+            let text = table(&hits, true, Some(width));
             assert!(text.lines().all(|l| l.chars().count() <= usize::from(width)), "{width}\n{text}");
             assert!(!text.contains(['\u{1b}', '\u{202e}']));
         }
-        let text = table(&hits, true, Some(200)).to_string();
+        assert!(table(&hits, true, Some(80)).contains("high  f00dcafe00  alice@example.com"), "whole words");
+        let text = table(&hits, true, Some(200));
         for part in ["2026-11-20 15:52:37", "eve\\x1b[2J", "high", "Exec into a pod", "cut off at byte 12", "7:1"] {
             assert!(text.contains(part), "{part}\n{text}");
         }

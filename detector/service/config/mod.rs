@@ -124,7 +124,7 @@ impl Default for Alerts {
 pub struct Retention {
     /// Events older than this are removed.
     pub max_age: HumanDuration,
-    /// Journal and index together stay below this.
+    /// The event journal stays below this. The index comes on top, about as large again.
     pub max_size: ByteSize,
 }
 
