@@ -70,6 +70,9 @@ EXAMPLES
   Why, and what next:             lapwing show 3f2c9a7e
   Send it a recorded audit log:   lapwing replay audit.log --to http://127.0.0.1:8443";
 
+/// Where the help lists the flags of every command.
+const GLOBAL: &str = "Options of every command";
+
 /// The configuration when nothing names another.
 const CONFIG_FILE: &str = "/etc/lapwing/lapwing.yaml";
 
@@ -91,23 +94,23 @@ pub struct Globals {
     /// The configuration file
     #[arg(
         long,
-        global = true,
+        global = true, help_heading = GLOBAL,
         env = "LAPWING_CONFIG",
         default_value = CONFIG_FILE,
         value_name = "FILE"
     )]
     pub config: PathBuf,
     /// The data directory, instead of the configuration's
-    #[arg(long, global = true, env = "LAPWING_DATA_DIR", value_name = "DIR")]
+    #[arg(long, global = true, help_heading = GLOBAL, env = "LAPWING_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
     /// Colours: never also when NO_COLOR is set
-    #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
+    #[arg(long, global = true, help_heading = GLOBAL, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
     pub color: Color,
     /// Only results: no progress, no summary
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, help_heading = GLOBAL)]
     pub quiet: bool,
     /// What is logged: off, error, warn, info, debug, trace, or per module as in `lapwing=debug` [default: info for serve, else warn]
-    #[arg(long, global = true, env = "LAPWING_LOG", value_name = "LEVEL")]
+    #[arg(long, global = true, help_heading = GLOBAL, env = "LAPWING_LOG", value_name = "LEVEL")]
     pub log_level: Option<String>,
 }
 

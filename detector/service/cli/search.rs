@@ -92,6 +92,7 @@ pub fn run(args: &Args, data_dir: &Path) -> anyhow::Result<u8> {
         }
     } else {
         let printed = match format {
+            Format::Table if answer.hits.is_empty() => Ok(()),
             Format::Table => writeln!(out, "{}", table(&answer.hits, args.utc, None)),
             Format::Ndjson => ndjson(&mut out, &answer.hits),
         };

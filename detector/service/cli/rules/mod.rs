@@ -6,7 +6,8 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{Cell, Color, ColumnConstraint, ContentArrangement, Table, presets};
+use lapwing_engine::alert::Level;
 use lapwing_engine::event::Event;
 use lapwing_engine::facts::Facts;
 use lapwing_engine::redact;
@@ -18,7 +19,6 @@ use super::scan::Format;
 use super::terminal::clean;
 use super::{Exit, Globals, print};
 use crate::input::{Events, Limits};
-use crate::output::text;
 use crate::ruleset::Selection;
 
 /// List, check, test and explain rules
@@ -161,17 +161,32 @@ fn list(which: &Which, output: Option<Format>, globals: &Globals) -> anyhow::Res
     }
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(["LEVEL", "RULE", "KIND", "TITLE"]);
+    table.set_header(["LEVEL", "RULE", "TITLE"]);
     for (row, meta) in rows.iter().zip(metas(&set, &rows)) {
         table.add_row([
-            text::level(meta.level, globals.color_stdout()),
-            clean(row.id).into_owned(),
-            row.kind.into(),
-            clean(row.title).into_owned(),
+            level_cell(meta.level, globals.color_stdout()),
+            Cell::new(clean(row.id)),
+            Cell::new(clean(row.title)),
         ]);
     }
-    writeln!(out, "{table}\n{} rules", rows.len())?;
+    for column in [0, 1] {
+        if let Some(c) = table.column_mut(column) {
+            c.set_constraint(ColumnConstraint::ContentWidth);
+        }
+    }
+    writeln!(out, "{}\n{} rules", table.trim_fmt(), rows.len())?;
     print(&out)
+}
+
+/// The colour is the table's: an escape sequence in the text would be counted as letters.
+fn level_cell(level: Level, colours: bool) -> Cell {
+    let cell = Cell::new(level.as_str().to_uppercase());
+    match level {
+        _ if !colours => cell,
+        Level::Critical | Level::High => cell.fg(Color::Red),
+        Level::Medium => cell.fg(Color::Yellow),
+        Level::Low | Level::Informational => cell,
+    }
 }
 
 fn metas<'s>(set: &'s RuleSet, rows: &[Listed<'_>]) -> Vec<&'s Meta> {
