@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -70,6 +70,8 @@ struct App {
     sources_stop: CancellationToken,
     outputs: tokio::sync::Mutex<JoinSet<anyhow::Result<()>>>,
     outputs_stop: CancellationToken,
+    /// How far each output has come in the alert journal.
+    passed: Mutex<Vec<Arc<AtomicU64>>>,
     admin: tokio::sync::Mutex<JoinSet<()>>,
     admin_stop: CancellationToken,
     certificates: Option<Reload>,
@@ -143,11 +145,13 @@ impl App {
             sources_stop: CancellationToken::new(),
             outputs: tokio::sync::Mutex::default(),
             outputs_stop: CancellationToken::new(),
+            passed: Mutex::default(),
             admin: tokio::sync::Mutex::default(),
             admin_stop: CancellationToken::new(),
             certificates: None,
             config,
         };
+        app.refresh_metrics();
         app.start_admin().await?;
         app.readiness.ready("journal");
         app.start_threads(rules)?;
@@ -212,6 +216,9 @@ impl App {
         for config in &self.config.outputs {
             let output = Output::new(config)?;
             let queue = Queue::open(&self.config.data_dir, config.name(), &self.alerts)?;
+            if let Ok(mut passed) = self.passed.lock() {
+                passed.push(queue.passed());
+            }
             let meter = Meter::new(Arc::clone(&self.metrics), config.name());
             let worker = Worker::new(config, output, &self.config.data_dir, meter, self.outputs_stop.clone());
             workers.spawn(async move { Ok(worker.run(queue).await?) });
@@ -302,19 +309,12 @@ impl App {
         tracing::error!(%error, "the rules on disk cannot be used; the old ones go on");
     }
 
-    /// Gauges, readiness, and whether every part still lives.
+    /// Readiness, the time syncs take, and whether every part still lives.
     async fn look(&self, syncs: &mut (u64, Duration)) -> anyhow::Result<()> {
         let stat = self.events.stat();
-        let durable = stat.last.0;
-        let m = &self.metrics;
-        m.journal_durable_lsn.set(durable as i64);
-        m.journal_bytes.set(stat.bytes as i64);
-        let judged = self.detect.judged.load(Ordering::Acquire);
-        m.engine_lag.set(durable.saturating_sub(judged) as i64);
-        m.index_lag.set(durable.saturating_sub(self.index.indexed.load(Ordering::Acquire)) as i64);
         let (count, time) = (stat.syncs - syncs.0, stat.sync_time.saturating_sub(syncs.1));
         for _ in 0..count.min(10_000) {
-            m.journal_fsync.observe(time.as_secs_f64() / count as f64);
+            self.metrics.journal_fsync.observe(time.as_secs_f64() / count as f64);
         }
         *syncs = (stat.syncs, stat.sync_time);
         if stat.failing {
@@ -323,8 +323,22 @@ impl App {
             self.readiness.ready("journal");
         }
         self.readiness.ready("engine");
-        m.ready.set(i64::from(self.readiness.report().ready));
         self.are_alive().await
+    }
+
+    /// Keeps the gauges true whenever somebody looks.
+    fn refresh_metrics(&self) {
+        let (events, readiness) = (self.events.clone(), Arc::clone(&self.readiness));
+        let (detect, index) = (Arc::clone(&self.detect), Arc::clone(&self.index));
+        self.metrics.refresh_with(move |m| {
+            let stat = events.stat();
+            let behind = |at: &AtomicU64| stat.last.0.saturating_sub(at.load(Ordering::Acquire)) as i64;
+            m.journal_durable_lsn.set(stat.last.0 as i64);
+            m.journal_bytes.set(stat.bytes as i64);
+            m.engine_lag.set(behind(&detect.judged));
+            m.index_lag.set(behind(&index.indexed));
+            m.ready.set(i64::from(readiness.report().ready));
+        });
     }
 
     async fn are_alive(&self) -> anyhow::Result<()> {
@@ -374,7 +388,7 @@ impl App {
         self.index.stop.store(true, Ordering::Release);
         let indexed = self.join("indexer").await;
         let deadline = tokio::time::Instant::now() + OUTPUTS_DRAIN;
-        while self.metrics.output_backlog() > 0 && tokio::time::Instant::now() < deadline {
+        while self.undelivered() && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         self.outputs_stop.cancel();
@@ -388,6 +402,12 @@ impl App {
         .await?;
         tracing::info!("stopped");
         result.and(indexed)
+    }
+
+    /// Whether an output has not come to the end of the alert journal.
+    fn undelivered(&self) -> bool {
+        let end = self.alerts.durable().0;
+        self.passed.lock().is_ok_and(|all| all.iter().any(|p| p.load(Ordering::Acquire) < end))
     }
 
     async fn join(&self, name: &'static str) -> anyhow::Result<()> {

@@ -3,3 +3,4 @@
 mod daemon;
 mod grafana;
 mod outputs;
+mod serve;
