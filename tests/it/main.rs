@@ -2,5 +2,6 @@
 
 mod daemon;
 mod grafana;
+mod kafka;
 mod outputs;
 mod serve;

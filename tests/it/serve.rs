@@ -77,7 +77,8 @@ fn recorded_requests_are_answered_journaled_alerted_and_searchable() {
     assert!(found.iter().all(|hit| hit["actor"] == "dave@corp.example"), "{found:?}");
 
     // Every alert can be shown with the events it rests on, beside the running daemon and after it.
-    let id = daemon.alerts()[0]["id"].as_str().expect("an id").to_owned();
+    let of_dave = |a: &&Value| a["actor"] == "dave@corp.example";
+    let id = daemon.alerts().iter().find(of_dave).expect("an alert")["id"].as_str().expect("an id").to_owned();
     let check = |daemon: &Daemon| {
         let shown = lapwing(&["show", "--data-dir", &daemon.data_dir(), &id]);
         let text = stdout(&shown);
