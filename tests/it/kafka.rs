@@ -48,7 +48,8 @@ fn every_message_is_judged_once_though_the_consumer_is_killed() {
         "  kafka:\n    - {{ name: events, brokers: [\"{brokers}\"], topics: [{TOPIC}], group: lapwing, cluster: prod,\n        \
          properties: {{ session.timeout.ms: \"6000\" }} }}\n"
     );
-    let config = std::fs::read_to_string(daemon.config()).expect("read").replace("outputs:", &format!("{source}outputs:"));
+    let config =
+        std::fs::read_to_string(daemon.config()).expect("read").replace("outputs:", &format!("{source}outputs:"));
     std::fs::write(daemon.config(), config).expect("written");
     daemon.run();
     let received = |d: &Daemon| d.metric("lapwing_events_received_total{cluster=\"prod\",source=\"kafka\"}");
