@@ -38,6 +38,8 @@ const THREADS_DRAIN: Duration = Duration::from_secs(12);
 const OUTPUTS_DRAIN: Duration = Duration::from_secs(5);
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 const RETAIN_EVERY: Duration = Duration::from_secs(60);
+/// Alerts kept at most, delivered ones first to go.
+const ALERT_BYTES: u64 = 1 << 30;
 
 /// Runs the service until it is told to stop.
 ///
@@ -360,21 +362,18 @@ impl App {
         Ok(())
     }
 
-    /// Trims the journals to the configured age and size, never beyond what is judged and indexed.
+    /// Trims the journals to the configured age and size: events never beyond what is judged and indexed,
+    /// alerts never beyond what is indexed and every output has passed.
     async fn retain(&self) {
+        let max_age = Some(self.config.retention.max_age.get());
         let judged = self.detect.judged.load(Ordering::Acquire);
-        let keep_after = judged.min(self.index.indexed.load(Ordering::Acquire));
-        let retention = journal::Retention {
-            max_age: Some(self.config.retention.max_age.get()),
-            max_bytes: Some(self.config.retention.max_size.get()),
-        };
-        let events = self.events.clone();
-        let trimmed = tokio::task::spawn_blocking(move || events.trim(Lsn(keep_after), retention)).await;
-        match trimmed {
-            Ok(Ok(t)) if t.segments > 0 => tracing::info!(segments = t.segments, bytes = t.bytes, "journal trimmed"),
-            Ok(Err(error)) => tracing::warn!(%error, "journal could not be trimmed"),
-            _ => {}
-        }
+        let events = judged.min(self.index.indexed.load(Ordering::Acquire));
+        let passed =
+            self.passed.lock().map_or(0, |all| all.iter().map(|p| p.load(Ordering::Acquire)).min().unwrap_or(u64::MAX));
+        let alerts = passed.min(self.index.alerts_indexed.load(Ordering::Acquire));
+        let max_bytes = Some(self.config.retention.max_size.get());
+        trim("event", self.events.clone(), events, journal::Retention { max_age, max_bytes }).await;
+        trim("alert", self.alerts.clone(), alerts, journal::Retention { max_age, max_bytes: Some(ALERT_BYTES) }).await;
     }
 
     /// From the sources down: nothing new comes in, what came in is judged, what was found is delivered as
@@ -425,6 +424,17 @@ impl App {
                 Ok(())
             }
         }
+    }
+}
+
+async fn trim(what: &'static str, journal: Journal, keep_after: u64, retention: journal::Retention) {
+    let trimmed = tokio::task::spawn_blocking(move || journal.trim(Lsn(keep_after), retention)).await;
+    match trimmed {
+        Ok(Ok(t)) if t.segments > 0 => {
+            tracing::info!(journal = what, segments = t.segments, bytes = t.bytes, "journal trimmed");
+        }
+        Ok(Err(error)) => tracing::warn!(journal = what, %error, "journal could not be trimmed"),
+        _ => {}
     }
 }
 

@@ -35,6 +35,8 @@ const RETENTION_EVERY: Duration = Duration::from_secs(600);
 pub struct Progress {
     /// Everything up to this event LSN is durable in the index.
     pub indexed: AtomicU64,
+    /// Everything up to this alert LSN is durable in the index.
+    pub alerts_indexed: AtomicU64,
     /// Set to stop the thread after one last commit.
     pub stop: AtomicBool,
 }
@@ -86,6 +88,7 @@ impl Indexer {
         }
         let progress = index.progress();
         self.progress.indexed.store(progress.journal_lsn, Ordering::Release);
+        self.progress.alerts_indexed.store(progress.alert_lsn, Ordering::Release);
         let mut run = Run {
             at: self,
             writer: index.writer()?,
@@ -205,6 +208,7 @@ impl Run<'_> {
         self.writer.commit(self.progress)?;
         self.committed = Instant::now();
         self.at.progress.indexed.store(self.progress.journal_lsn, Ordering::Release);
+        self.at.progress.alerts_indexed.store(self.progress.alert_lsn, Ordering::Release);
         Ok(())
     }
 
