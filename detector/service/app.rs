@@ -73,7 +73,7 @@ struct App {
     outputs: tokio::sync::Mutex<JoinSet<anyhow::Result<()>>>,
     outputs_stop: CancellationToken,
     /// How far each output has come in the alert journal.
-    passed: Mutex<Vec<Arc<AtomicU64>>>,
+    passed: Arc<Mutex<Vec<(String, Arc<AtomicU64>)>>>,
     admin: tokio::sync::Mutex<JoinSet<()>>,
     admin_stop: CancellationToken,
     certificates: Option<Reload>,
@@ -147,7 +147,7 @@ impl App {
             sources_stop: CancellationToken::new(),
             outputs: tokio::sync::Mutex::default(),
             outputs_stop: CancellationToken::new(),
-            passed: Mutex::default(),
+            passed: Arc::default(),
             admin: tokio::sync::Mutex::default(),
             admin_stop: CancellationToken::new(),
             certificates: None,
@@ -219,7 +219,7 @@ impl App {
             let output = Output::new(config)?;
             let queue = Queue::open(&self.config.data_dir, config.name(), &self.alerts)?;
             if let Ok(mut passed) = self.passed.lock() {
-                passed.push(queue.passed());
+                passed.push((config.name().to_owned(), queue.passed()));
             }
             let meter = Meter::new(Arc::clone(&self.metrics), config.name());
             let worker = Worker::new(config, output, &self.config.data_dir, meter, self.outputs_stop.clone());
@@ -332,6 +332,7 @@ impl App {
     fn refresh_metrics(&self) {
         let (events, readiness) = (self.events.clone(), Arc::clone(&self.readiness));
         let (detect, index) = (Arc::clone(&self.detect), Arc::clone(&self.index));
+        let (alerts, passed) = (self.alerts.clone(), Arc::clone(&self.passed));
         self.metrics.refresh_with(move |m| {
             let stat = events.stat();
             let behind = |at: &AtomicU64| stat.last.0.saturating_sub(at.load(Ordering::Acquire)) as i64;
@@ -340,6 +341,9 @@ impl App {
             m.engine_lag.set(behind(&detect.judged));
             m.index_lag.set(behind(&index.indexed));
             m.ready.set(i64::from(readiness.report().ready));
+            for (output, at) in passed.lock().iter().flat_map(|all| all.iter()) {
+                m.pending(output, alerts.durable().0.saturating_sub(at.load(Ordering::Acquire)));
+            }
         });
     }
 
@@ -368,8 +372,10 @@ impl App {
         let max_age = Some(self.config.retention.max_age.get());
         let judged = self.detect.judged.load(Ordering::Acquire);
         let events = judged.min(self.index.indexed.load(Ordering::Acquire));
-        let passed =
-            self.passed.lock().map_or(0, |all| all.iter().map(|p| p.load(Ordering::Acquire)).min().unwrap_or(u64::MAX));
+        let passed = self
+            .passed
+            .lock()
+            .map_or(0, |all| all.iter().map(|(_, p)| p.load(Ordering::Acquire)).min().unwrap_or(u64::MAX));
         let alerts = passed.min(self.index.alerts_indexed.load(Ordering::Acquire));
         let max_bytes = Some(self.config.retention.max_size.get());
         trim("event", self.events.clone(), events, journal::Retention { max_age, max_bytes }).await;
@@ -406,7 +412,7 @@ impl App {
     /// Whether an output has not come to the end of the alert journal.
     fn undelivered(&self) -> bool {
         let end = self.alerts.durable().0;
-        self.passed.lock().is_ok_and(|all| all.iter().any(|p| p.load(Ordering::Acquire) < end))
+        self.passed.lock().is_ok_and(|all| all.iter().any(|(_, p)| p.load(Ordering::Acquire) < end))
     }
 
     async fn join(&self, name: &'static str) -> anyhow::Result<()> {

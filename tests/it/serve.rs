@@ -39,6 +39,9 @@ fn accepted(daemon: &Daemon, body: &[u8]) {
 
 fn all_judged(daemon: &Daemon) {
     until("the engine to catch up", || (daemon.metric("lapwing_engine_lag_records") == 0.0).then_some(()));
+    until("the file output to catch up", || {
+        (daemon.metric("lapwing_output_pending{output=\"out\"}") == 0.0).then_some(())
+    });
 }
 
 /// What `lapwing search` prints for `query`, as JSON.
@@ -99,6 +102,7 @@ fn kill_9_in_the_middle_loses_and_repeats_nothing() {
     let batches = batches(40);
     let mut straight = Daemon::start("");
     batches.iter().for_each(|b| accepted(&straight, b));
+    all_judged(&straight);
     assert!(straight.stop().success());
     let expected = told(&straight);
     assert!(expected.len() > 8, "{expected:?}");
@@ -117,6 +121,7 @@ fn kill_9_in_the_middle_loses_and_repeats_nothing() {
         }
     }
     assert!(kills >= 3);
+    all_judged(&daemon);
     until("the index", || (daemon.metric("lapwing_index_lag_records") == 0.0).then_some(()));
     assert!(daemon.stop().success());
     assert_eq!(told(&daemon), expected);
@@ -146,6 +151,7 @@ fn a_clean_restart_goes_on_where_it_was() {
     let (first, rest) = batches.split_at(batches.len() / 2);
     let mut daemon = Daemon::start("");
     first.iter().for_each(|b| accepted(&daemon, b));
+    all_judged(&daemon);
     assert!(daemon.stop().success(), "{}", daemon.log());
     let before = daemon.alerts().len();
     assert!(before > 0);
@@ -155,6 +161,7 @@ fn a_clean_restart_goes_on_where_it_was() {
     assert_eq!(daemon.alerts().len(), before, "a restart alone tells nothing again");
     daemon.run();
     rest.iter().for_each(|b| accepted(&daemon, b));
+    all_judged(&daemon);
     assert!(daemon.stop().success());
     let mut ids: Vec<String> =
         daemon.alerts().iter().filter(|a| a["status"] == "new").map(|a| a["id"].to_string()).collect();
@@ -185,6 +192,7 @@ fn a_followed_file_is_read_through_a_restart() {
     std::fs::write(&log, text).expect("written");
     daemon.run();
     until("the second half", || (received(&daemon) == rest.len() as f64).then_some(()));
+    all_judged(&daemon);
     assert!(daemon.stop().success());
     let scanned = lapwing(&["scan", "--cluster", "prod", "--output", "ndjson", &log.display().to_string()]);
     let expected: std::collections::BTreeSet<String> =
@@ -224,6 +232,7 @@ fn a_reload_takes_new_rules_and_keeps_the_old_when_they_are_bad() {
         "user":{"username":"u"},"objectRef":{"resource":"pods","name":"p"},"responseStatus":{"code":200},
         "stageTimestamp":"2026-11-20T10:00:00.000000Z","requestReceivedTimestamp":"2026-11-20T10:00:00.000000Z"}"#;
     accepted(&daemon, &event_list(&[event.to_owned()]));
+    all_judged(&daemon);
     assert!(daemon.stop().success());
     let spoke: Vec<Value> = daemon.alerts().iter().map(|a| a["rule"]["id"].clone()).collect();
     assert!(spoke.contains(&json!("first-own-rule")) && spoke.contains(&json!("second-own-rule")), "{spoke:?}");

@@ -316,10 +316,16 @@ impl Metrics {
         self.output_dead.with_label_values(&[output]).inc_by(dead);
     }
 
-    /// What an output has before it: how many alerts, and the age of the oldest in seconds.
-    pub fn backlog(&self, output: &str, pending: u64, oldest_seconds: f64) {
+    /// How many records of the alert journal an output has before it.
+    pub fn pending(&self, output: &str, pending: u64) {
         let output = self.outputs.admit(output);
         self.output_pending.with_label_values(&[output]).set(i64::try_from(pending).unwrap_or(i64::MAX));
+    }
+
+    /// What an output has before it: how many alerts, and the age of the oldest in seconds.
+    pub fn backlog(&self, output: &str, pending: u64, oldest_seconds: f64) {
+        self.pending(output, pending);
+        let output = self.outputs.admit(output);
         self.output_oldest.with_label_values(&[output]).set(oldest_seconds);
     }
 

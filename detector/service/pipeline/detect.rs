@@ -199,11 +199,17 @@ impl Run {
     fn batch(&mut self, batch: &Batch, lsn: Lsn, out: &mut Output) {
         self.now = self.now.max(batch.received);
         self.positions.take(&batch.origin);
+        let live = (lsn.0 > self.durable_before).then(now_micros);
         for (index, item) in batch.items.iter().enumerate() {
             let Item::Event(text) = item else { continue };
             let position = || format!("{}:{index}", lsn.0);
-            if let Err(error) = self.at.engine.event(&batch.cluster, text, self.now, &position, out) {
-                tracing::debug!(%error, lsn = lsn.0, index, "item is no event");
+            match self.at.engine.event(&batch.cluster, text, self.now, &position, out) {
+                Ok(time) => {
+                    if let (Some(wall), Some(time)) = (live, time) {
+                        self.at.metrics.event_lag.observe((wall - time).max(0) as f64 / 1e6);
+                    }
+                }
+                Err(error) => tracing::debug!(%error, lsn = lsn.0, index, "item is no event"),
             }
         }
         self.at.engine.tick(self.now, out);

@@ -53,6 +53,7 @@ pub struct Indexer {
 
 struct Run<'a> {
     at: &'a Indexer,
+    index: Index,
     writer: Writer,
     progress: Stored,
     seen: Seen,
@@ -92,6 +93,7 @@ impl Indexer {
         let mut run = Run {
             at: self,
             writer: index.writer()?,
+            index,
             progress,
             seen: Seen::default(),
             committed: Instant::now(),
@@ -207,6 +209,7 @@ impl Run<'_> {
     fn commit(&mut self) -> anyhow::Result<()> {
         self.writer.commit(self.progress)?;
         self.committed = Instant::now();
+        self.at.metrics.index_docs.set(i64::try_from(self.index.searcher()?.len()).unwrap_or(i64::MAX));
         self.at.progress.indexed.store(self.progress.journal_lsn, Ordering::Release);
         self.at.progress.alerts_indexed.store(self.progress.alert_lsn, Ordering::Release);
         Ok(())
