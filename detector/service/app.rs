@@ -56,6 +56,9 @@ pub async fn serve(loaded: Loaded) -> anyhow::Result<()> {
 /// A thread that owns state.
 type Named = (&'static str, JoinHandle<anyhow::Result<()>>);
 
+/// An output and how far it has come in the alert journal.
+type Passed = (String, Arc<AtomicU64>);
+
 struct App {
     config: Config,
     base: PathBuf,
@@ -73,7 +76,7 @@ struct App {
     outputs: tokio::sync::Mutex<JoinSet<anyhow::Result<()>>>,
     outputs_stop: CancellationToken,
     /// How far each output has come in the alert journal.
-    passed: Arc<Mutex<Vec<(String, Arc<AtomicU64>)>>>,
+    passed: Arc<Mutex<Vec<Passed>>>,
     admin: tokio::sync::Mutex<JoinSet<()>>,
     admin_stop: CancellationToken,
     certificates: Option<Reload>,
