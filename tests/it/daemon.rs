@@ -145,7 +145,7 @@ impl Daemon {
         let (webhook, admin) = (free_port(), free_port());
         let config = format!(
             "dataDir: {dir}/data\nadmin: {{ listen: 127.0.0.1:{admin} }}\nsources:\n  webhook:\n    listen: 127.0.0.1:{webhook}\n    \
-             insecureLoopback: true\noutputs:\n  - {{ name: out, type: file, path: {dir}/alerts.ndjson }}\n{extra}",
+             insecureLoopback: true\noutputs:\n  - {{ name: out, type: file, path: {dir}/alerts.ndjson, minLevel: informational }}\n{extra}",
             dir = dir.display()
         );
         std::fs::write(dir.join("lapwing.yaml"), config).expect("written");

@@ -2,4 +2,6 @@
 
 mod daemon;
 mod grafana;
+mod kafka;
 mod outputs;
+mod serve;

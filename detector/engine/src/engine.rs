@@ -548,3 +548,7 @@ fn span(micros: i64) -> String {
         s => format!("{s} s"),
     }
 }
+
+#[cfg(test)]
+#[path = "engine_tests.rs"]
+mod tests;

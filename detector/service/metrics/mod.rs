@@ -5,6 +5,7 @@
 
 mod label;
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use lapwing_engine::alert::Level;
@@ -102,9 +103,19 @@ pub struct Metrics {
     pub index_docs: IntGauge,
     /// 1 when `/readyz` says yes.
     pub ready: IntGauge,
+    refresh: OnceLock<Refresh>,
 }
 
+/// Sets gauges to what is true now.
+type Refresh = Box<dyn Fn(&Metrics) + Send + Sync>;
+
 impl Metrics {
+    /// Calls `refresh` before every rendering, so that gauges tell what is true now and not a while ago.
+    pub fn refresh_with(&self, refresh: impl Fn(&Self) + Send + Sync + 'static) {
+        // A second caller would replace what the first one promised; there is one, the app.
+        let _ = self.refresh.set(Box::new(refresh));
+    }
+
     /// A fresh set of metrics. `clusters` are the configured names; they always keep their own label.
     pub fn new(clusters: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
         let clusters: Vec<_> = clusters.into_iter().collect();
@@ -241,6 +252,7 @@ impl Metrics {
             engine_lag: gauge(&r, "engine_lag_records", "Journal records the engine has still to read.")?,
             index_lag: gauge(&r, "index_lag_records", "Journal records the indexer has still to read.")?,
             index_docs: gauge(&r, "index_docs", "Documents in the index.")?,
+            refresh: OnceLock::new(),
             ready: gauge(&r, "ready", "1 when Lapwing is ready.")?,
             registry: r,
         };
@@ -304,23 +316,24 @@ impl Metrics {
         self.output_dead.with_label_values(&[output]).inc_by(dead);
     }
 
-    /// Alerts that outputs have still to deliver, all together.
-    pub fn output_backlog(&self) -> i64 {
-        use prometheus::core::Collector;
-        let families = self.output_pending.collect();
-        let values = families.iter().flat_map(|f| f.get_metric()).map(|m| m.get_gauge().get_value());
-        values.sum::<f64>() as i64
+    /// How many records of the alert journal an output has before it.
+    pub fn pending(&self, output: &str, pending: u64) {
+        let output = self.outputs.admit(output);
+        self.output_pending.with_label_values(&[output]).set(i64::try_from(pending).unwrap_or(i64::MAX));
     }
 
     /// What an output has before it: how many alerts, and the age of the oldest in seconds.
     pub fn backlog(&self, output: &str, pending: u64, oldest_seconds: f64) {
+        self.pending(output, pending);
         let output = self.outputs.admit(output);
-        self.output_pending.with_label_values(&[output]).set(i64::try_from(pending).unwrap_or(i64::MAX));
         self.output_oldest.with_label_values(&[output]).set(oldest_seconds);
     }
 
     /// The Prometheus text format.
     pub fn render(&self) -> Vec<u8> {
+        if let Some(refresh) = self.refresh.get() {
+            refresh(self);
+        }
         let mut families = self.registry.gather();
         families.extend(process());
         let mut out = Vec::with_capacity(16 * 1024);

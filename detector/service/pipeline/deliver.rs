@@ -2,6 +2,8 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::alert_record;
@@ -13,6 +15,7 @@ pub struct Queue {
     alerts: Journal,
     reader: Reader,
     cursor: CursorFile,
+    passed: Arc<AtomicU64>,
 }
 
 impl Queue {
@@ -25,7 +28,13 @@ impl Queue {
             cursor.set(alerts.durable().0)?;
         }
         let reader = alerts.reader(Lsn(cursor.get()));
-        Ok(Self { alerts: alerts.clone(), reader, cursor })
+        let passed = Arc::new(AtomicU64::new(cursor.get()));
+        Ok(Self { alerts: alerts.clone(), reader, cursor, passed })
+    }
+
+    /// How far this output has come, kept up to date; for the drain.
+    pub fn passed(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.passed)
     }
 
     fn read(&mut self) -> io::Result<Next> {
@@ -56,6 +65,7 @@ impl AlertSource for Queue {
     }
 
     fn done(&mut self, position: u64) -> io::Result<()> {
+        self.passed.store(position, Ordering::Release);
         self.cursor.set(position).map_err(io::Error::other)
     }
 

@@ -18,7 +18,7 @@ use lapwing_engine::rule::set::RuleSet;
 use super::positions::Positions;
 use super::snapshot::{self, Stored};
 use super::{alert_record, event_record, now_micros};
-use crate::journal::{Journal, Lsn, Record};
+use crate::journal::{Journal, Loss, Lsn, ReadError, Record};
 use crate::metrics::Metrics;
 
 /// Alerts that may wait to be written together.
@@ -26,6 +26,8 @@ const MAX_PENDING: usize = 256;
 /// Longest wait before progress is marked although there is no alert.
 const MARK_EVERY: Duration = Duration::from_secs(1);
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(30);
+/// Ticks are journaled no more often than this.
+const TICK_EVERY: Duration = Duration::from_secs(1);
 /// How long to sleep on the journal when there is nothing to read.
 const WAIT: Duration = Duration::from_millis(200);
 
@@ -64,6 +66,7 @@ struct Run {
     marked: Instant,
     saved: Instant,
     saved_lsn: u64,
+    ticked: Option<Instant>,
     told: Told,
 }
 
@@ -79,15 +82,7 @@ struct Told {
 impl Detect {
     /// Runs until told to stop; an error means the journals cannot be trusted and the process must end.
     pub fn run(mut self) -> anyhow::Result<()> {
-        let snapshot = snapshot::newest(&self.state, self.events.durable().0).context("reading snapshots")?;
-        let (start, alert_start, positions) = match snapshot {
-            Some(stored) => {
-                let at = (stored.lsn, stored.alert_lsn, stored.positions);
-                self.engine.restore(stored.engine).context("the newest snapshot does not fit this version")?;
-                at
-            }
-            None => (0, 0, Positions::default()),
-        };
+        let (start, alert_start, positions) = self.resume()?;
         let durable_before = last_mark(&self.alerts, alert_start)?.max(start);
         if durable_before > start || start > 0 {
             tracing::info!(snapshot = start, judged = durable_before, "resuming");
@@ -104,9 +99,25 @@ impl Detect {
             marked: now,
             saved: now,
             saved_lsn: start,
+            ticked: None,
             told: Told::default(),
         };
         run.run(start)
+    }
+}
+
+impl Detect {
+    /// Takes over the newest snapshot: its place in the event and the alert journal, and the sources' positions.
+    /// One that does not fit these types is passed over; the journal is then replayed from its start.
+    fn resume(&mut self) -> anyhow::Result<(u64, u64, Positions)> {
+        let newest = snapshot::newest(&self.state, self.events.durable().0).context("reading snapshots")?;
+        let Some(stored) = newest else { return Ok((0, 0, Positions::default())) };
+        if let Err(error) = self.engine.restore(stored.engine) {
+            tracing::warn!(%error, "the newest snapshot does not fit this version; replaying the journal from its start");
+            self.engine = Engine::new(Arc::clone(self.engine.rules()), self.options.clone());
+            return Ok((0, 0, stored.positions));
+        }
+        Ok((stored.lsn, stored.alert_lsn, stored.positions))
     }
 }
 
@@ -150,6 +161,9 @@ impl Run {
                     self.tick_if_due();
                     self.at.events.wait_past(Lsn(self.last), WAIT);
                 }
+                Err(ReadError::Lost { to, cause: Loss::Trimmed, .. }) => {
+                    tracing::info!(to = to.0, "retention has removed the journal up to here");
+                }
                 Err(error) => {
                     self.at.metrics.journal_damage.inc();
                     tracing::error!(%error, "journal is damaged here; the events in it could not be judged");
@@ -185,11 +199,17 @@ impl Run {
     fn batch(&mut self, batch: &Batch, lsn: Lsn, out: &mut Output) {
         self.now = self.now.max(batch.received);
         self.positions.take(&batch.origin);
+        let live = (lsn.0 > self.durable_before).then(now_micros);
         for (index, item) in batch.items.iter().enumerate() {
             let Item::Event(text) = item else { continue };
             let position = || format!("{}:{index}", lsn.0);
-            if let Err(error) = self.at.engine.event(&batch.cluster, text, self.now, &position, out) {
-                tracing::debug!(%error, lsn = lsn.0, index, "item is no event");
+            match self.at.engine.event(&batch.cluster, text, self.now, &position, out) {
+                Ok(time) => {
+                    if let (Some(wall), Some(time)) = (live, time) {
+                        self.at.metrics.event_lag.observe((wall - time).max(0) as f64 / 1e6);
+                    }
+                }
+                Err(error) => tracing::debug!(%error, lsn = lsn.0, index, "item is no event"),
             }
         }
         self.at.engine.tick(self.now, out);
@@ -262,9 +282,12 @@ impl Run {
     /// With no traffic, time passes through the journal all the same: a replay must see the same ticks.
     fn tick_if_due(&mut self) {
         let wall = now_micros();
-        if self.at.engine.next_tick().is_some_and(|due| due <= wall)
-            && let Err(error) = self.at.events.append_blocking(event_record::TICK, wall.to_le_bytes().to_vec())
-        {
+        let due = self.at.engine.next_tick().is_some_and(|due| due <= wall);
+        if !due || self.ticked.is_some_and(|at| at.elapsed() < TICK_EVERY) {
+            return;
+        }
+        self.ticked = Some(Instant::now());
+        if let Err(error) = self.at.events.append_blocking(event_record::TICK, wall.to_le_bytes().to_vec()) {
             tracing::warn!(%error, "a tick could not be journaled; open alerts close later");
         }
     }

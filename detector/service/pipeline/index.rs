@@ -35,6 +35,8 @@ const RETENTION_EVERY: Duration = Duration::from_secs(600);
 pub struct Progress {
     /// Everything up to this event LSN is durable in the index.
     pub indexed: AtomicU64,
+    /// Everything up to this alert LSN is durable in the index.
+    pub alerts_indexed: AtomicU64,
     /// Set to stop the thread after one last commit.
     pub stop: AtomicBool,
 }
@@ -51,6 +53,7 @@ pub struct Indexer {
 
 struct Run<'a> {
     at: &'a Indexer,
+    index: Index,
     writer: Writer,
     progress: Stored,
     seen: Seen,
@@ -86,9 +89,11 @@ impl Indexer {
         }
         let progress = index.progress();
         self.progress.indexed.store(progress.journal_lsn, Ordering::Release);
+        self.progress.alerts_indexed.store(progress.alert_lsn, Ordering::Release);
         let mut run = Run {
             at: self,
             writer: index.writer()?,
+            index,
             progress,
             seen: Seen::default(),
             committed: Instant::now(),
@@ -204,7 +209,9 @@ impl Run<'_> {
     fn commit(&mut self) -> anyhow::Result<()> {
         self.writer.commit(self.progress)?;
         self.committed = Instant::now();
+        self.at.metrics.index_docs.set(i64::try_from(self.index.searcher()?.len()).unwrap_or(i64::MAX));
         self.at.progress.indexed.store(self.progress.journal_lsn, Ordering::Release);
+        self.at.progress.alerts_indexed.store(self.progress.alert_lsn, Ordering::Release);
         Ok(())
     }
 

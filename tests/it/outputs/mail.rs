@@ -26,7 +26,7 @@ impl Smtp {
     async fn start_in(dir: tempfile::TempDir, mode: &str, answers: &[&str]) -> Self {
         let certificates = Certificates::make(dir.path());
         let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/it/servers/smtp.py");
-        let python = std::env::var("PYTHON").unwrap_or_else(|_| "python3".to_owned());
+        let python = std::env::var("LAPWING_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
         let installed = Command::new(&python).args(["-c", "import aiosmtpd"]).stderr(Stdio::null()).status();
         assert!(installed.is_ok_and(|s| s.success()), "`{python}` has no aiosmtpd; install it: {PACKAGES}");
         let log = std::fs::File::create(dir.path().join("log")).unwrap();

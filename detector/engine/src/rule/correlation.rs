@@ -240,6 +240,12 @@ fn check_needs(kind: CorrelationKind, text: &CorrelationText, problems: &mut Pro
     let needs = [
         (counts && text.bounds.is_empty(), "a `condition` with a count, as in `gte: 10`"),
         (
+            counts
+                && !text.bounds.is_empty()
+                && !text.bounds.iter().any(|(op, ..)| matches!(op.as_str(), "gt" | "gte" | "eq")),
+            "a lower bound (`gt`, `gte` or `eq`): in a stream an upper bound alone holds from the first event on",
+        ),
+        (
             kind == CorrelationKind::ValueCount && text.fields.is_empty(),
             "`condition.field`: the field whose values are counted",
         ),

@@ -132,7 +132,12 @@ fn bad_correlations_are_told() {
         ("event_count", "temporal", "correlation type `temporal` needs at least two `rules`"),
         ("{gte: 3}", "{gte: 3, lt: 2}", "no event can meet this condition: lt: 2"),
         ("{gte: 3}", "{gt: 3, lt: 4}", "no event can meet this condition: lt: 4"),
-        ("{gte: 3}", "{lte: 0}", "no event can meet this condition: lte: 0"),
+        ("{gte: 3}", "{gte: 1, lte: 0}", "no event can meet this condition: lte: 0"),
+        (
+            "{gte: 3}",
+            "{lt: 3}",
+            "needs a lower bound (`gt`, `gte` or `eq`): in a stream an upper bound alone holds from the first event on",
+        ),
         (
             "{gte: 3}",
             "{gte: 3, field: verb}",

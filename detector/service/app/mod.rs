@@ -1,16 +1,17 @@
 //! Wires the parts, watches them, and takes them down in order. Decides nothing about events.
 
+mod drain;
+mod watch;
+
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use lapwing_engine::engine::{Engine, Options};
 use lapwing_engine::rule::set::RuleSet;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -32,13 +33,6 @@ use crate::ruleset::Selection;
 use crate::source::webhook::{Reload, Timing, Webhook};
 use crate::source::{file, kafka};
 
-/// Deadlines of the drain. Together below the 30 seconds a supervisor usually grants.
-const SOURCES_DRAIN: Duration = Duration::from_secs(8);
-const THREADS_DRAIN: Duration = Duration::from_secs(12);
-const OUTPUTS_DRAIN: Duration = Duration::from_secs(5);
-const WATCH_EVERY: Duration = Duration::from_secs(1);
-const RETAIN_EVERY: Duration = Duration::from_secs(60);
-
 /// Runs the service until it is told to stop.
 ///
 /// # Errors
@@ -53,6 +47,9 @@ pub async fn serve(loaded: Loaded) -> anyhow::Result<()> {
 
 /// A thread that owns state.
 type Named = (&'static str, JoinHandle<anyhow::Result<()>>);
+
+/// An output and how far it has come in the alert journal.
+type Passed = (String, Arc<AtomicU64>);
 
 struct App {
     config: Config,
@@ -70,6 +67,8 @@ struct App {
     sources_stop: CancellationToken,
     outputs: tokio::sync::Mutex<JoinSet<anyhow::Result<()>>>,
     outputs_stop: CancellationToken,
+    /// How far each output has come in the alert journal.
+    passed: Arc<Mutex<Vec<Passed>>>,
     admin: tokio::sync::Mutex<JoinSet<()>>,
     admin_stop: CancellationToken,
     certificates: Option<Reload>,
@@ -143,11 +142,13 @@ impl App {
             sources_stop: CancellationToken::new(),
             outputs: tokio::sync::Mutex::default(),
             outputs_stop: CancellationToken::new(),
+            passed: Arc::default(),
             admin: tokio::sync::Mutex::default(),
             admin_stop: CancellationToken::new(),
             certificates: None,
             config,
         };
+        app.refresh_metrics();
         app.start_admin().await?;
         app.readiness.ready("journal");
         app.start_threads(rules)?;
@@ -212,6 +213,9 @@ impl App {
         for config in &self.config.outputs {
             let output = Output::new(config)?;
             let queue = Queue::open(&self.config.data_dir, config.name(), &self.alerts)?;
+            if let Ok(mut passed) = self.passed.lock() {
+                passed.push((config.name().to_owned(), queue.passed()));
+            }
             let meter = Meter::new(Arc::clone(&self.metrics), config.name());
             let worker = Worker::new(config, output, &self.config.data_dir, meter, self.outputs_stop.clone());
             workers.spawn(async move { Ok(worker.run(queue).await?) });
@@ -256,169 +260,6 @@ impl App {
             sources.spawn(async move { Ok(kafka::run(config, positions, Limits::default(), sink, stop).await?) });
         }
         Ok(())
-    }
-
-    /// Until a signal or a failure.
-    async fn watch(&self) -> anyhow::Result<()> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut hangup = signal(SignalKind::hangup())?;
-        let mut tick = tokio::time::interval(WATCH_EVERY);
-        let mut retain = tokio::time::interval(RETAIN_EVERY);
-        let mut syncs = (0, Duration::ZERO);
-        loop {
-            tokio::select! {
-                _ = terminate.recv() => { tracing::info!("stopping"); return Ok(()) }
-                _ = interrupt.recv() => { tracing::info!("stopping"); return Ok(()) }
-                _ = hangup.recv() => self.reload().await,
-                _ = tick.tick() => self.look(&mut syncs).await?,
-                _ = retain.tick() => self.retain().await,
-            }
-        }
-    }
-
-    /// Reads the rules and certificates again; what is bad is told, and the old goes on.
-    async fn reload(&self) {
-        if let Some(certificates) = &self.certificates {
-            certificates.reload();
-        }
-        let selection = selection(&self.config);
-        let loaded = tokio::task::spawn_blocking(move || selection.load()).await;
-        match loaded {
-            Ok(Ok(rules)) => {
-                announce(&self.metrics, &rules);
-                tracing::info!(rules = rules.rules().len() + rules.correlations().len(), "rules loaded again");
-                if let Ok(mut slot) = self.new_rules.lock() {
-                    *slot = Some(rules);
-                }
-            }
-            Ok(Err(error)) => self.keep_old_rules(&format!("{:#}", anyhow::Error::from(error))),
-            Err(error) => self.keep_old_rules(&error),
-        }
-    }
-
-    fn keep_old_rules(&self, error: &dyn std::fmt::Display) {
-        self.metrics.rules_reload_success.set(0);
-        tracing::error!(%error, "the rules on disk cannot be used; the old ones go on");
-    }
-
-    /// Gauges, readiness, and whether every part still lives.
-    async fn look(&self, syncs: &mut (u64, Duration)) -> anyhow::Result<()> {
-        let stat = self.events.stat();
-        let durable = stat.last.0;
-        let m = &self.metrics;
-        m.journal_durable_lsn.set(durable as i64);
-        m.journal_bytes.set(stat.bytes as i64);
-        let judged = self.detect.judged.load(Ordering::Acquire);
-        m.engine_lag.set(durable.saturating_sub(judged) as i64);
-        m.index_lag.set(durable.saturating_sub(self.index.indexed.load(Ordering::Acquire)) as i64);
-        let (count, time) = (stat.syncs - syncs.0, stat.sync_time.saturating_sub(syncs.1));
-        for _ in 0..count.min(10_000) {
-            m.journal_fsync.observe(time.as_secs_f64() / count as f64);
-        }
-        *syncs = (stat.syncs, stat.sync_time);
-        if stat.failing {
-            self.readiness.not_ready("journal", "the last write to the journal failed; is the disk full?");
-        } else {
-            self.readiness.ready("journal");
-        }
-        self.readiness.ready("engine");
-        m.ready.set(i64::from(self.readiness.report().ready));
-        self.are_alive().await
-    }
-
-    async fn are_alive(&self) -> anyhow::Result<()> {
-        if let Ok(mut threads) = self.threads.lock()
-            && let Some(at) = threads.iter().position(|(_, t)| t.is_finished())
-        {
-            let (name, thread) = threads.swap_remove(at);
-            return match thread.join() {
-                Ok(Ok(())) => bail!("the {name} thread ended by itself"),
-                Ok(Err(error)) => Err(error.context(format!("the {name} thread failed"))),
-                Err(_) => bail!("the {name} thread panicked; the journal keeps what it had to do"),
-            };
-        }
-        for parts in [&self.sources, &self.outputs] {
-            if let Some(ended) = parts.lock().await.try_join_next() {
-                ended.context("a source or output panicked")??;
-            }
-        }
-        Ok(())
-    }
-
-    /// Trims the journals to the configured age and size, never beyond what is judged and indexed.
-    async fn retain(&self) {
-        let judged = self.detect.judged.load(Ordering::Acquire);
-        let keep_after = judged.min(self.index.indexed.load(Ordering::Acquire));
-        let retention = journal::Retention {
-            max_age: Some(self.config.retention.max_age.get()),
-            max_bytes: Some(self.config.retention.max_size.get()),
-        };
-        let events = self.events.clone();
-        let trimmed = tokio::task::spawn_blocking(move || events.trim(Lsn(keep_after), retention)).await;
-        match trimmed {
-            Ok(Ok(t)) if t.segments > 0 => tracing::info!(segments = t.segments, bytes = t.bytes, "journal trimmed"),
-            Ok(Err(error)) => tracing::warn!(%error, "journal could not be trimmed"),
-            _ => {}
-        }
-    }
-
-    /// From the sources down: nothing new comes in, what came in is judged, what was found is delivered as
-    /// far as the deadline allows; the rest is in the journals.
-    async fn drain(&self) -> anyhow::Result<()> {
-        self.readiness.drain();
-        self.sources_stop.cancel();
-        finish(&self.sources, SOURCES_DRAIN).await;
-        self.detect.stop.store(true, Ordering::Release);
-        let result = self.join("engine").await;
-        self.index.stop.store(true, Ordering::Release);
-        let indexed = self.join("indexer").await;
-        let deadline = tokio::time::Instant::now() + OUTPUTS_DRAIN;
-        while self.metrics.output_backlog() > 0 && tokio::time::Instant::now() < deadline {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        self.outputs_stop.cancel();
-        finish(&self.outputs, OUTPUTS_DRAIN + Duration::from_secs(1)).await;
-        self.admin_stop.cancel();
-        let (events, alerts) = (self.events.clone(), self.alerts.clone());
-        tokio::task::spawn_blocking(move || {
-            events.close();
-            alerts.close();
-        })
-        .await?;
-        tracing::info!("stopped");
-        result.and(indexed)
-    }
-
-    async fn join(&self, name: &'static str) -> anyhow::Result<()> {
-        let thread = self.threads.lock().ok().and_then(|mut threads| {
-            let at = threads.iter().position(|(n, _)| *n == name)?;
-            Some(threads.swap_remove(at).1)
-        });
-        let Some(thread) = thread else { return Ok(()) };
-        let joined = tokio::task::spawn_blocking(move || thread.join());
-        match tokio::time::timeout(THREADS_DRAIN, joined).await {
-            Ok(Ok(Ok(result))) => result,
-            Ok(_) => bail!("the {name} thread panicked"),
-            Err(_) => {
-                tracing::warn!("the {name} thread was not done in time; it goes on after the restart");
-                Ok(())
-            }
-        }
-    }
-}
-
-async fn finish(parts: &tokio::sync::Mutex<JoinSet<anyhow::Result<()>>>, deadline: Duration) {
-    let mut parts = parts.lock().await;
-    let all = async {
-        while let Some(ended) = parts.join_next().await {
-            if let Ok(Err(error)) = ended {
-                tracing::error!(error = format!("{error:#}"), "a source or output ended badly");
-            }
-        }
-    };
-    if tokio::time::timeout(deadline, all).await.is_err() {
-        tracing::warn!("not everything ended in time; what is left is in the journals");
     }
 }
 

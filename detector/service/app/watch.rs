@@ -1,0 +1,144 @@
+//! While it runs: signals, gauges, retention, and whether every part still lives.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{App, announce, selection};
+use crate::journal::{self, Journal, Lsn};
+
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+const RETAIN_EVERY: Duration = Duration::from_secs(60);
+/// Alerts kept at most, delivered ones first to go.
+const ALERT_BYTES: u64 = 1 << 30;
+
+impl App {
+    /// Until a signal or a failure.
+    pub(super) async fn watch(&self) -> anyhow::Result<()> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        let mut tick = tokio::time::interval(WATCH_EVERY);
+        let mut retain = tokio::time::interval(RETAIN_EVERY);
+        let mut syncs = (0, Duration::ZERO);
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => { tracing::info!("stopping"); return Ok(()) }
+                _ = interrupt.recv() => { tracing::info!("stopping"); return Ok(()) }
+                _ = hangup.recv() => self.reload().await,
+                _ = tick.tick() => self.look(&mut syncs).await?,
+                _ = retain.tick() => self.retain().await,
+            }
+        }
+    }
+
+    /// Reads the rules and certificates again; what is bad is told, and the old goes on.
+    async fn reload(&self) {
+        if let Some(certificates) = &self.certificates {
+            certificates.reload();
+        }
+        let selection = selection(&self.config);
+        let loaded = tokio::task::spawn_blocking(move || selection.load()).await;
+        match loaded {
+            Ok(Ok(rules)) => {
+                announce(&self.metrics, &rules);
+                tracing::info!(rules = rules.rules().len() + rules.correlations().len(), "rules loaded again");
+                if let Ok(mut slot) = self.new_rules.lock() {
+                    *slot = Some(rules);
+                }
+            }
+            Ok(Err(error)) => self.keep_old_rules(&format!("{:#}", anyhow::Error::from(error))),
+            Err(error) => self.keep_old_rules(&error),
+        }
+    }
+
+    fn keep_old_rules(&self, error: &dyn std::fmt::Display) {
+        self.metrics.rules_reload_success.set(0);
+        tracing::error!(%error, "the rules on disk cannot be used; the old ones go on");
+    }
+
+    /// Readiness, the time syncs take, and whether every part still lives.
+    async fn look(&self, syncs: &mut (u64, Duration)) -> anyhow::Result<()> {
+        let stat = self.events.stat();
+        let (count, time) = (stat.syncs - syncs.0, stat.sync_time.saturating_sub(syncs.1));
+        for _ in 0..count.min(10_000) {
+            self.metrics.journal_fsync.observe(time.as_secs_f64() / count as f64);
+        }
+        *syncs = (stat.syncs, stat.sync_time);
+        if stat.failing {
+            self.readiness.not_ready("journal", "the last write to the journal failed; is the disk full?");
+        } else {
+            self.readiness.ready("journal");
+        }
+        self.readiness.ready("engine");
+        self.are_alive().await
+    }
+
+    async fn are_alive(&self) -> anyhow::Result<()> {
+        if let Ok(mut threads) = self.threads.lock()
+            && let Some(at) = threads.iter().position(|(_, t)| t.is_finished())
+        {
+            let (name, thread) = threads.swap_remove(at);
+            return match thread.join() {
+                Ok(Ok(())) => bail!("the {name} thread ended by itself"),
+                Ok(Err(error)) => Err(error.context(format!("the {name} thread failed"))),
+                Err(_) => bail!("the {name} thread panicked; the journal keeps what it had to do"),
+            };
+        }
+        for parts in [&self.sources, &self.outputs] {
+            if let Some(ended) = parts.lock().await.try_join_next() {
+                ended.context("a source or output panicked")??;
+            }
+        }
+        Ok(())
+    }
+
+    /// Trims the journals to the configured age and size: events never beyond what is judged and indexed,
+    /// alerts never beyond what is indexed and every output has passed.
+    async fn retain(&self) {
+        let max_age = Some(self.config.retention.max_age.get());
+        let judged = self.detect.judged.load(Ordering::Acquire);
+        let events = judged.min(self.index.indexed.load(Ordering::Acquire));
+        let passed = self
+            .passed
+            .lock()
+            .map_or(0, |all| all.iter().map(|(_, p)| p.load(Ordering::Acquire)).min().unwrap_or(u64::MAX));
+        let alerts = passed.min(self.index.alerts_indexed.load(Ordering::Acquire));
+        let max_bytes = Some(self.config.retention.max_size.get());
+        trim("event", self.events.clone(), events, journal::Retention { max_age, max_bytes }).await;
+        trim("alert", self.alerts.clone(), alerts, journal::Retention { max_age, max_bytes: Some(ALERT_BYTES) }).await;
+    }
+
+    /// Keeps the gauges true whenever somebody looks.
+    pub(super) fn refresh_metrics(&self) {
+        let (events, readiness) = (self.events.clone(), Arc::clone(&self.readiness));
+        let (detect, index) = (Arc::clone(&self.detect), Arc::clone(&self.index));
+        let (alerts, passed) = (self.alerts.clone(), Arc::clone(&self.passed));
+        self.metrics.refresh_with(move |m| {
+            let stat = events.stat();
+            let behind = |at: &AtomicU64| stat.last.0.saturating_sub(at.load(Ordering::Acquire)) as i64;
+            m.journal_durable_lsn.set(stat.last.0 as i64);
+            m.journal_bytes.set(stat.bytes as i64);
+            m.engine_lag.set(behind(&detect.judged));
+            m.index_lag.set(behind(&index.indexed));
+            m.ready.set(i64::from(readiness.report().ready));
+            for (output, at) in passed.lock().iter().flat_map(|all| all.iter()) {
+                m.pending(output, alerts.durable().0.saturating_sub(at.load(Ordering::Acquire)));
+            }
+        });
+    }
+}
+
+async fn trim(what: &'static str, journal: Journal, keep_after: u64, retention: journal::Retention) {
+    let trimmed = tokio::task::spawn_blocking(move || journal.trim(Lsn(keep_after), retention)).await;
+    match trimmed {
+        Ok(Ok(t)) if t.segments > 0 => {
+            tracing::info!(journal = what, segments = t.segments, bytes = t.bytes, "journal trimmed");
+        }
+        Ok(Err(error)) => tracing::warn!(journal = what, %error, "journal could not be trimmed"),
+        _ => {}
+    }
+}
