@@ -2,4 +2,6 @@
 
 mod daemon;
 mod grafana;
+mod hostile;
 mod outputs;
+mod scan;
