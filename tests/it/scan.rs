@@ -209,14 +209,8 @@ fn unreadable_input_is_named_and_the_rest_is_judged() {
     let rule = exec_rule();
     let dir = tempfile::tempdir().expect("a directory");
     let whole = events.join("\n");
-    let damaged = [
-        &events[0],
-        r#"{"kind":"Pod","apiVersion":"v1"}"#,
-        "hello",
-        &events[1][..200],
-        "[1, true, {}]",
-        &events[2],
-    ];
+    let damaged =
+        [&events[0], r#"{"kind":"Pod","apiVersion":"v1"}"#, "hello", &events[1][..200], "[1, true, {}]", &events[2]];
     let packed = gzip(events.join("\n").as_bytes());
     let files = [
         write(dir.path(), "damaged.jsonl", damaged.join("\n").as_bytes()),
@@ -256,8 +250,10 @@ fn levels_and_rules_can_be_chosen() {
     let levels = |more: &[&str]| {
         let mut args = vec!["scan", "--findings", "--output", "ndjson", &path];
         args.extend(more);
-        let mut levels: Vec<String> =
-            findings(&lapwing(&args)).iter().map(|f| f["rule"]["level"].as_str().expect("a level").to_owned()).collect();
+        let mut levels: Vec<String> = findings(&lapwing(&args))
+            .iter()
+            .map(|f| f["rule"]["level"].as_str().expect("a level").to_owned())
+            .collect();
         levels.dedup();
         levels.sort();
         levels.dedup();
