@@ -4,4 +4,6 @@ mod daemon;
 mod grafana;
 mod hostile;
 mod outputs;
+mod rules;
 mod scan;
+mod secrets;
