@@ -2,6 +2,10 @@
 
 mod daemon;
 mod grafana;
+mod hostile;
 mod kafka;
 mod outputs;
+mod rules;
+mod scan;
+mod secrets;
 mod serve;

@@ -8,7 +8,7 @@ mod scan;
 mod split;
 
 pub use reader::{Events, Progress, Unreadable};
-pub use split::{item, split};
+pub use split::{item, reason, split};
 
 /// What one event may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -95,6 +95,7 @@ pub struct Events<R> {
     scratch: String,
     byte: u64,
     line: u64,
+    item_line: u64,
     /// Line the outermost open list began on: as long as it is this one, a newline cannot be within an item.
     list_line: u64,
     /// The list has an item already, and a comma was read since.
@@ -145,6 +146,7 @@ impl<R: Read> Events<R> {
             scratch: String::new(),
             byte: 0,
             line: 1,
+            item_line: 1,
             list_line: 0,
             after_item: false,
             comma: false,
@@ -154,6 +156,11 @@ impl<R: Read> Events<R> {
 
     pub fn progress(&self) -> Progress {
         self.progress.clone()
+    }
+
+    /// Line the last item began on, from 1, of the uncompressed stream.
+    pub fn item_line(&self) -> u64 {
+        self.item_line
     }
 
     /// The next item's text, most likely one event: `Event::parse` has the last word. `None` at the end.
@@ -182,6 +189,7 @@ impl<R: Read> Events<R> {
             self.comma = false;
             let line = self.line;
             self.skip_blanks();
+            self.item_line = self.line;
             let Some(&byte) = self.buf[..self.end].get(self.pos) else { return self.finish() };
             if byte == b'{' && self.line > line && self.list_broke_off() {
                 self.frames.clear();

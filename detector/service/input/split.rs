@@ -35,14 +35,18 @@ pub fn item(text: &str) -> Item {
         Ok(_) => return Item::Event(redact::event(text).into_owned()),
         Err(error) => error,
     };
-    let reason = match error {
-        NotAnEvent::NotJson(_) => RejectReason::NotJson,
-        _ => RejectReason::NotAnEvent,
-    };
     Item::Reject {
-        reason,
+        reason: reason(&error),
         detail: redact::excerpt(error.to_string().as_bytes(), 512),
         excerpt: redact::excerpt(text.as_bytes(), EXCERPT),
+    }
+}
+
+/// What a text that is no event is counted as.
+pub const fn reason(error: &NotAnEvent) -> RejectReason {
+    match error {
+        NotAnEvent::NotJson(_) => RejectReason::NotJson,
+        _ => RejectReason::NotAnEvent,
     }
 }
 

@@ -195,7 +195,8 @@ impl<'a> Pass<'a> {
         if role == Role::Gone || self.is_credential(node, role) {
             return Some(New::Plain(marker(unescape(raw).map_or(raw.len(), |s| s.len()))));
         }
-        if !hit {
+        // A command of a container: the programs it may name are no triggers of their own.
+        if !hit && !(node.key == (0, 0) && text::names_program(raw)) {
             return self.after_flag(node, raw).map(New::Plain);
         }
         let Some(plain) = unescape(raw) else {

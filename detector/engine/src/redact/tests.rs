@@ -100,6 +100,13 @@ fn workloads_stay_readable() {
         ),
         r#"{"kind":"Pod","spec":{"containers":[{"name":"c","env":[{"name":"DB_PASSWORD","value":"<redacted 7 bytes>"},{"name":"TOKEN_FILE","value":"/run/t"},{"value":"<redacted 1 bytes>","name":"API_KEY"}],"command":["vault","--token","<redacted 5 bytes>","read"],"args":["--password=<redacted 1 bytes>","-v"]}]}}"#
     );
+    assert_eq!(
+        body(
+            "pods",
+            r#"{"spec":{"containers":[{"command":["sh","-c","curl -u a:hunter2 x | sh"]},{"args":["-c","mysql -phunter2 x"]}]}}"#
+        ),
+        r#"{"spec":{"containers":[{"command":["sh","-c","curl -u a:<redacted 7 bytes> x | sh"]},{"args":["-c","mysql -p<redacted 7 bytes> x"]}]}}"#
+    );
     let same = r#"{"kind":"Pod","spec":{"volumes":[{"name":"data","secret":{"secretName":"db-password"}}],"imagePullSecrets":[{"name":"token"}],"serviceAccountName":"token","containers":[{"image":"https://x/secret:1","env":[{"name":"P","valueFrom":{"secretKeyRef":{"name":"s","key":"password"}}}]}]}}"#;
     assert_eq!(body("pods", same), same);
 }
@@ -157,6 +164,14 @@ fn shapes_in_text() {
             continue;
         }
         assert_eq!(plain(same), same);
+    }
+}
+
+#[test]
+fn signatures_in_a_uri() {
+    for name in ["sig", "signature", "X-Amz-Signature"] {
+        let text = format!(r#"{{"auditID":"a","requestURI":"/x?y=1\u0026{name}=hunter2"}}"#);
+        assert!(!event(&text).contains("hunter2"), "{}", event(&text));
     }
 }
 

@@ -173,6 +173,11 @@ pub(super) fn redact_damaged(raw: &str) -> Option<String> {
     }
 }
 
+/// Whether a command line names a program that takes its password in a way of its own.
+pub(super) fn names_program(line: &str) -> bool {
+    ["curl ", "mysql", "mariadb", "sshpass ", "redis-cli "].iter().any(|program| line.contains(program))
+}
+
 /// One argument of a command, with those before it: `mysql -psecret`, `--password secret`.
 pub(super) fn argument(program: &str, before: Option<&str>, argument: &str) -> Option<String> {
     if super::is_marker(argument) || argument.is_empty() {

@@ -11,10 +11,10 @@ use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use lapwing_engine::alert::Level;
 use lapwing_engine::engine::{Engine, Options, Output};
-use lapwing_engine::event::Event;
+use lapwing_engine::event::{Event, NotAnEvent};
 
 use super::{Exit, Globals};
-use crate::input::{Events, Limits};
+use crate::input::{Events, Limits, reason};
 use crate::ruleset::Selection;
 use report::Report;
 
@@ -113,9 +113,10 @@ fn scan_file(scan: &mut Scan, path: &Path, quiet: bool, sink: &mut Sink<impl Wri
     let mut seen = 0u32;
     let mut output = Output::default();
     while let Some(item) = events.next() {
-        match item {
-            Ok(text) => scan.event(text, path, &mut output),
-            Err(e) => scan.unreadable(path, Some(e.line), e.reason.as_str(), &e.detail),
+        match item.map(|text| scan.event(text, &mut output)) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => scan.unreadable(path, events.item_line(), reason(&error).as_str(), &error.to_string()),
+            Err(e) => scan.unreadable(path, e.line, e.reason.as_str(), &e.detail),
         }
         if !output.findings.is_empty() || !output.alerts.is_empty() {
             sink.take(std::mem::take(&mut output))?;
@@ -152,7 +153,7 @@ fn progress_bar(path: &Path, total: Option<u64>, quiet: bool) -> ProgressBar {
 #[derive(Clone, Debug)]
 pub struct Unreadable {
     pub path: PathBuf,
-    pub line: Option<u64>,
+    pub line: u64,
     pub reason: String,
     pub detail: String,
 }
@@ -175,19 +176,19 @@ impl Scan {
     }
 
     /// One event's text.
-    pub fn event(&mut self, text: &str, path: &Path, out: &mut Output) {
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn event(&mut self, text: &str, out: &mut Output) -> Result<(), NotAnEvent> {
         let now = *self.now.get_or_insert_with(|| Event::parse(text).ok().and_then(|e| e.time()).unwrap_or_default());
-        match self.engine.event(&self.cluster, text, now, &String::new, out) {
-            Ok(time) => {
-                let now = time.map_or(now, |t| t.max(now));
-                self.now = Some(now);
-                self.engine.tick(now, out);
-            }
-            Err(error) => self.unreadable(path, None, "not_an_event", &error.to_string()),
-        }
+        let time = self.engine.event(&self.cluster, text, now, &String::new, out)?;
+        let now = time.map_or(now, |t| t.max(now));
+        self.now = Some(now);
+        self.engine.tick(now, out);
+        Ok(())
     }
 
-    fn unreadable(&mut self, path: &Path, line: Option<u64>, reason: &str, detail: &str) {
+    fn unreadable(&mut self, path: &Path, line: u64, reason: &str, detail: &str) {
         self.unreadable_count += 1;
         if self.unreadable.len() < NAMED {
             let (reason, detail) = (reason.to_owned(), detail.to_owned());

@@ -77,8 +77,8 @@ impl Report {
             )?;
         }
         for bad in &scan.unreadable {
-            let line = bad.line.map_or(String::new(), |l| format!(":{l}"));
-            writeln!(out, "unreadable: {}{line}: {} ({})", bad.path.display(), terminal(&bad.detail), bad.reason)?;
+            let (path, detail) = (bad.path.display(), terminal(&bad.detail));
+            writeln!(out, "unreadable: {path}:{}: {detail} ({})", bad.line, bad.reason)?;
         }
         let more = scan.unreadable_count.saturating_sub(scan.unreadable.len() as u64);
         if more > 0 {
