@@ -255,7 +255,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Serve(args) => serve::run(args, &globals),
         Command::Scan(args) => scan::run(args, &globals),
         Command::Search(args) => {
-            let args = search::Args { again: globals.again(), ..args };
+            let args = search::Args { again: globals.again(), quiet: globals.quiet, ..args };
             Ok(Exit::from_code(search::run(&args, &globals.data_dir()?)?))
         }
         Command::Show(args) => {

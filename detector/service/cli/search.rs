@@ -63,6 +63,9 @@ pub struct Args {
     /// Flags that commands to type next must repeat.
     #[arg(skip)]
     pub again: String,
+    /// No summary.
+    #[arg(skip)]
+    pub quiet: bool,
 }
 
 /// How hits are printed.
@@ -99,7 +102,7 @@ pub fn run(args: &Args, data_dir: &Path) -> anyhow::Result<u8> {
         quiet_pipe(printed.and_then(|()| out.flush()))?;
     }
     drop(out);
-    if format == Format::Table && !args.raw {
+    if format == Format::Table && !args.raw && !args.quiet {
         eprintln!("{}", summary(&answer, &args.again));
     }
     Ok(u8::from(answer.total == 0))

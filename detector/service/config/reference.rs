@@ -60,6 +60,26 @@ fn the_policy_never_records_the_content_of_secrets() {
     }
 }
 
+/// Configurations shown in pages are right, but for the files they name.
+#[test]
+fn examples_in_pages_can_be_read() {
+    let mut seen = 0;
+    for page in ["docs/outputs.md", "docs/put-it-behind-an-api-server.md"] {
+        let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).unwrap();
+        let blocks = text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+        for block in blocks.filter(|b| b.lines().any(|line| line == "outputs:" || line == "sources:")) {
+            seen += 1;
+            let Err(problems) = Config::read(block, Path::new("/etc/lapwing/lapwing.yaml"), &|_| None) else {
+                continue;
+            };
+            let known = |what: &str| what.contains("does not exist") || what.starts_with("no source");
+            let other: Vec<_> = problems.list.iter().filter(|p| !known(&p.what)).map(ToString::to_string).collect();
+            assert!(other.is_empty(), "{page}: {other:?}\n{block}");
+        }
+    }
+    assert!(seen >= 2, "{seen}");
+}
+
 /// One table a section, in the order of the schema.
 fn keys() -> String {
     let schema = Config::schema();

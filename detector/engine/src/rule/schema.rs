@@ -107,7 +107,10 @@ fn ours() -> Value {
         "owner" => described("Who answers for this rule or filter.", json!({ "$ref": "#/$defs/text" })),
         "reason" => described("Why a filter exists.", json!({ "$ref": "#/$defs/text" })),
         "expires" => described("A filter is ignored from this day on.", json!({ "$ref": "#/$defs/date" })),
-        _ => described("Silence after a finding about the same thing.", json!({ "$ref": "#/$defs/span" })),
+        _ => described(
+            "Kept for silence after a finding about the same thing; has no effect yet.",
+            json!({ "$ref": "#/$defs/span" }),
+        ),
     };
     let properties: Map<String, Value> = OUR_KEYS.iter().map(|key| ((*key).to_owned(), about(key))).collect();
     json!({
