@@ -70,7 +70,6 @@ fn applied(w: &str) -> String {
 }
 
 /// Each place a secret can hide in, with its own secret.
-#[expect(clippy::too_many_lines, reason = "a list")]
 fn planted() -> Vec<Planted> {
     type Make = fn(&str) -> Value;
     let list: Vec<(&'static str, Make)> = vec![

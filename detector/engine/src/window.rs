@@ -22,7 +22,7 @@ pub struct Hit {
     /// The counted value of a `value_count`.
     pub value: Option<String>,
     pub audit_id: String,
-    /// Spelled out for the first [`EVIDENCE`] hits of a group.
+    /// Spelled out for the newest [`EVIDENCE`] hits of each rule in a group.
     pub evidence: Option<Box<Evidence>>,
 }
 
@@ -61,7 +61,7 @@ struct Group {
 
 /// Hits of each rule a temporal correlation keeps; the newest matter.
 const PER_RULE: usize = 16;
-/// Hits of a group that are kept spelled out.
+/// Hits of each rule in a group that are kept spelled out.
 const EVIDENCE: usize = 5;
 /// Groups a correlation remembers.
 pub const DEFAULT_CAP: usize = 20_000;
@@ -141,15 +141,14 @@ impl Windows {
 
 impl Group {
     /// Inserts in time order; the newest time, or `None` where the request is here already.
-    fn insert(&mut self, mut hit: Hit) -> Option<i64> {
+    fn insert(&mut self, hit: Hit) -> Option<i64> {
         if self.hits.iter().any(|h| h.request == hit.request && h.rule == hit.rule) {
             return None;
         }
-        if self.hits.iter().filter(|h| h.evidence.is_some()).count() >= EVIDENCE {
-            hit.evidence = None;
-        }
         let at = self.hits.partition_point(|h| h.time <= hit.time);
+        let rule = hit.rule;
         self.hits.insert(at, hit);
+        self.hits.iter_mut().rev().filter(|h| h.rule == rule).skip(EVIDENCE).for_each(|old| old.evidence = None);
         self.hits.back().map(|h| h.time)
     }
 
@@ -275,6 +274,25 @@ mod tests {
         let mut w = Windows::new(Kind::TemporalOrdered { rules: 2 }, 60, 10);
         assert!(w.add("k", hit(20, 1, 1, "")).is_none());
         assert!(w.add("k", hit(10, 0, 2, "")).is_some(), "the first step arrived after the second");
+    }
+
+    #[test]
+    fn the_newest_hits_of_each_rule_stay_spelled_out() {
+        let mut w = Windows::new(Kind::TemporalOrdered { rules: 2 }, 60, 10);
+        for i in 0..20 {
+            w.add("k", Hit { evidence: Some(Box::default()), ..hit(i, 0, i as u64, "") });
+        }
+        let last = Hit { evidence: Some(Box::default()), ..hit(30, 1, 99, "") };
+        let fired = w.add("k", last).expect("a chain");
+        assert!(fired.iter().all(|h| h.evidence.is_some()), "both steps can be shown");
+
+        let mut w = count(10);
+        let mut fired = None;
+        for i in 0..10 {
+            fired = w.add("k", Hit { evidence: Some(Box::default()), ..hit(i, 0, i as u64, "") });
+        }
+        let spelled: Vec<i64> = fired.expect("ten").iter().filter(|h| h.evidence.is_some()).map(|h| h.time).collect();
+        assert_eq!(spelled, [5, 6, 7, 8, 9]);
     }
 
     #[test]

@@ -73,7 +73,6 @@ struct Run {
 /// What of the engine's counts has been given to the metrics.
 #[derive(Default)]
 struct Told {
-    repeated: u64,
     truncated: u64,
     evicted: u64,
     undecidable: std::collections::HashMap<u32, u64>,
@@ -224,7 +223,6 @@ impl Run {
             metrics.alert(alert.level);
         }
         let counts = self.at.engine.counts();
-        metrics.duplicates.inc_by(counts.repeated - std::mem::replace(&mut self.told.repeated, counts.repeated));
         metrics.truncated.inc_by(counts.truncated - std::mem::replace(&mut self.told.truncated, counts.truncated));
         let evicted = self.at.engine.evicted();
         metrics.window_evictions.inc_by(evicted.saturating_sub(std::mem::replace(&mut self.told.evicted, evicted)));

@@ -196,8 +196,8 @@ impl<'a> Pass<'a> {
             return Some(New::Plain(marker(unescape(raw).map_or(raw.len(), |s| s.len()))));
         }
         // A command of a container: the programs it may name are no triggers of their own.
-        let command = node.key == (0, 0) && text::names_program(raw);
-        if !hit && !command {
+        let in_command = node.key == (0, 0) && text::names_program(raw);
+        if !hit && !in_command {
             return self.after_flag(node, raw).map(New::Plain);
         }
         let Some(plain) = unescape(raw) else {
