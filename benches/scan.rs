@@ -57,10 +57,7 @@ fn judging(lines: &[&str], file: &Path, rounds: usize) -> Result<()> {
             "(b) serde_json into Value".into(),
             Box::new(|| each(lines, |l| drop(black_box(serde_json::from_str::<serde_json::Value>(l))))),
         ),
-        (
-            format!("(c) scan, built-in rules: {}", built_in.rules().len()),
-            Box::new(move || scan(file, &built_in)),
-        ),
+        (format!("(c) scan, built-in rules: {}", built_in.rules().len()), Box::new(move || scan(file, &built_in))),
     ];
     for n in [1, 50, 200, 1000] {
         let rules = load(some_rules(&files, n))?;
