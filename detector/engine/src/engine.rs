@@ -4,6 +4,7 @@
 //! gives the same output with the same ids. Everything it remembers is bounded and can be taken as a
 //! snapshot.
 
+use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
@@ -12,11 +13,12 @@ use serde::{Deserialize, Serialize};
 use crate::alert::{Alert, Evidence, Finding, Level, MAX_AUDIT_IDS, MAX_EVIDENCE, RuleRef, Verdict};
 use crate::event::{Event, NotAnEvent, Stage, to_datetime};
 use crate::facts::Facts;
+use crate::field::Field;
 use crate::group::{self, Advice, Groups};
 use crate::redact;
 use crate::rule::correlation::{Bound, Correlation, CorrelationKind, Part};
 use crate::rule::file::Meta;
-use crate::rule::index::{Index, Keys};
+use crate::rule::index::Keys;
 use crate::rule::set::RuleSet;
 use crate::rule::view::{Scalar, Unknown, Values, View};
 use crate::rule::{Judgement, Rule};
@@ -67,7 +69,6 @@ pub struct Engine {
     rules: Arc<RuleSet>,
     options: Options,
     wiring: Wiring,
-    index: Index,
     windows: Vec<Windows>,
     groups: Groups,
     fired: Fired,
@@ -86,7 +87,6 @@ impl Engine {
         let groups = Groups::new(options.group_window);
         Self {
             wiring: Wiring::of(&rules),
-            index: Index::new(rules.rules()),
             rules,
             options,
             windows,
@@ -153,46 +153,41 @@ impl Engine {
 
     fn judge(&mut self, facts: &Facts<'_>, now: i64, position: &dyn Fn() -> String, out: &mut Output) {
         let mut candidates = std::mem::take(&mut self.candidates);
-        self.index.candidates(&keys(facts), &mut candidates);
+        self.rules.candidates(&keys(facts), &mut candidates);
         if !candidates.is_empty() {
             let rules = Arc::clone(&self.rules);
-            let mut undecided: Vec<(u32, Unknown, String)> = Vec::new();
+            let told = Telling { facts, position, told: OnceCell::new() };
+            let mut undecided: Vec<(u32, Unknown, Field)> = Vec::new();
             for &index in &candidates {
                 let rule = &rules.rules()[index as usize];
                 match rule.judge(facts) {
                     Judgement::NoMatch => {}
-                    Judgement::Match => self.matched(index, rule, facts, now, position, out),
+                    Judgement::Match => self.matched(index, rule, &told, now, out),
                     Judgement::Undecidable(why, field) => {
                         *self.counts.undecidable.entry(index).or_default() += 1;
-                        undecided.push((index, why, field.name().into_owned()));
+                        undecided.push((index, why, field));
                     }
                 }
             }
-            self.undecidable(&rules, &undecided, facts, now, position, out);
+            self.undecidable(&rules, &undecided, &told, now, out);
         }
         self.candidates = candidates;
     }
 
-    fn matched(
-        &mut self,
-        index: u32,
-        rule: &Rule,
-        facts: &Facts<'_>,
-        now: i64,
-        position: &dyn Fn() -> String,
-        out: &mut Output,
-    ) {
+    fn matched(&mut self, index: u32, rule: &Rule, telling: &Telling<'_, '_>, now: i64, out: &mut Output) {
+        let facts = telling.facts;
         let request = request_id(facts);
         if !self.fired.first((index, request)) {
             self.counts.repeated += 1;
             return;
         }
-        let told = Told::of(facts, &position());
         if self.wiring.speaks[index as usize] {
-            let finding = self.finding(rule_ref(&rule.meta), &[request], facts, &told, None);
+            let finding = self.finding(rule_ref(&rule.meta), &[request], facts, telling.told(), None);
             self.report(index, finding, &advice(&rule.meta), now, out);
         }
-        self.correlate(index, facts, request, &told, now, out);
+        if !self.wiring.feeds[index as usize].is_empty() {
+            self.correlate(index, facts, request, telling.told(), now, out);
+        }
     }
 
     /// Feeds a match of rule or correlation `index` to the correlations that rest on it.
@@ -228,15 +223,15 @@ impl Engine {
     fn undecidable(
         &mut self,
         rules: &RuleSet,
-        undecided: &[(u32, Unknown, String)],
-        facts: &Facts<'_>,
+        undecided: &[(u32, Unknown, Field)],
+        telling: &Telling<'_, '_>,
         now: i64,
-        position: &dyn Fn() -> String,
         out: &mut Output,
     ) {
+        let facts = telling.facts;
         let hidden = |why: &Unknown| matches!(why, Unknown::Truncated | Unknown::Unreadable);
         let wrote = facts.action_type == "write" && facts.outcome == "allowed";
-        if !wrote {
+        if !wrote || undecided.is_empty() {
             return;
         }
         let gravest = undecided
@@ -244,16 +239,16 @@ impl Engine {
             .filter(|(_, why, _)| hidden(why))
             .max_by_key(|(i, _, _)| (rules.rules()[*i as usize].meta.level, std::cmp::Reverse(*i)));
         let blind = undecided.iter().filter(|(_, why, _)| *why == Unknown::LevelTooLow);
-        let mut told: Vec<(u32, Unknown, String, Level)> = Vec::new();
+        let mut told: Vec<(u32, Unknown, &Field, Level)> = Vec::new();
         if let Some((index, why, field)) = gravest {
             let level = rules.rules()[*index as usize].meta.level.min(group::UNDECIDABLE_LEVEL);
-            told.push((*index, *why, field.clone(), level));
+            told.push((*index, *why, field, level));
         }
         for (index, why, field) in blind {
             let again = self.blind.entry((*index, facts.cluster.to_owned())).or_insert(i64::MIN);
             if *again <= now {
                 *again = now.saturating_add(BLIND_AGAIN);
-                told.push((*index, *why, field.clone(), Level::Informational));
+                told.push((*index, *why, field, Level::Informational));
             }
         }
         for (index, why, field, level) in told {
@@ -262,11 +257,11 @@ impl Engine {
             if !self.fired.first((index | UNDECIDABLE, request)) {
                 continue;
             }
-            let told = Told::of(facts, &position());
+            let told = telling.told();
             let named = RuleRef { level, ..rule_ref(&rule.meta) };
-            let mut finding = self.finding(named, &[request], facts, &told, None);
+            let mut finding = self.finding(named, &[request], facts, told, None);
             finding.verdict = Verdict::Undecidable;
-            finding.reason = format!("`{field}` is not known: {}", why.as_str());
+            finding.reason = format!("`{}` is not known: {}", field.name(), why.as_str());
             finding.id = group::id(&["undecidable", &finding.id]);
             self.report(index, finding, &advice(&rule.meta), now, out);
         }
@@ -385,6 +380,19 @@ impl Fired {
     }
 }
 
+/// An event being judged: what findings tell of it is put into words once, when the first needs it.
+struct Telling<'f, 'e> {
+    facts: &'f Facts<'e>,
+    position: &'f dyn Fn() -> String,
+    told: OnceCell<Told>,
+}
+
+impl Telling<'_, '_> {
+    fn told(&self) -> &Told {
+        self.told.get_or_init(|| Told::of(self.facts, &(self.position)()))
+    }
+}
+
 /// A request as findings tell of it: without secrets, also where the event was not redacted before.
 struct Told {
     evidence: Evidence,
@@ -413,6 +421,10 @@ fn keys<'f>(facts: &'f Facts<'_>) -> Keys<'f> {
         outcome: facts.outcome,
         actor_kind: facts.actor_kind,
         stage: facts.event.stage,
+        scope: facts.scope(),
+        client: facts.client().0,
+        network: facts.network(),
+        carried: facts.carried(),
     }
 }
 

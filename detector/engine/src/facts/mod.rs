@@ -23,6 +23,7 @@ pub use uri::{Exec, Proxy};
 pub use workload::Workload;
 
 use crate::event::{Event, Stage};
+use crate::rule::index::{COMMON_ANNOTATIONS, carried};
 use crate::rule::view::Unknown;
 use body::Body;
 
@@ -54,6 +55,7 @@ struct Lazy<'e> {
     proxy: OnceCell<Proxy>,
     name: OnceCell<&'e str>,
     response_name: OnceCell<Option<String>>,
+    network: OnceCell<&'static str>,
 }
 
 impl<'e> Facts<'e> {
@@ -96,6 +98,11 @@ impl<'e> Facts<'e> {
     /// The right that allowed the request, or why it was refused, in the API server's words.
     pub fn reason(&self) -> &'e str {
         self.event.annotation("authorization.k8s.io/reason").unwrap_or_default()
+    }
+
+    /// `loopback`, `private`, `public` or `unknown`.
+    pub fn network(&self) -> &'static str {
+        self.lazy.network.get_or_init(|| actor::network(self.address()))
     }
 
     /// Family of the client: the first product token of the user agent.
@@ -145,10 +152,45 @@ impl<'e> Facts<'e> {
         matches!(self.action, "create" | "update" | "patch" | "debug")
     }
 
+    /// What of the things most events lack this one may carry, as bits of [`carried`].
+    pub fn carried(&self) -> u8 {
+        let event = self.event;
+        let (mut failed_open, mut other) = (false, false);
+        for (key, _) in &event.annotations.0 {
+            failed_open |= key.starts_with(FAILED_OPEN);
+            other |= !COMMON_ANNOTATIONS.contains(&key.as_str());
+        }
+        [
+            (event.impersonated_user.is_some(), carried::IMPERSONATION),
+            (self.dry_run, carried::DRY_RUN),
+            (other && event.truncated(), carried::TRUNCATED),
+            (failed_open, carried::FAILED_OPEN),
+            (!actor::credential_pod(&event.user).is_empty(), carried::POD_TOKEN),
+            (other, carried::ANNOTATION),
+            (self.may_write_workload(), carried::WORKLOAD),
+            (self.may_write_rbac(), carried::RBAC),
+        ]
+        .iter()
+        .filter(|(held, _)| *held)
+        .fold(0, |bits, (_, bit)| bits | bit)
+    }
+
+    /// False when there is no pod spec for sure, without a look into the body.
+    fn may_write_workload(&self) -> bool {
+        self.writes_object()
+            && carries_pods(self.resource)
+            && !is_reserved(self.outcome)
+            && (self.event.request_object.is_some() || workload::is_kind(self.resource))
+    }
+
+    fn may_write_rbac(&self) -> bool {
+        self.writes_object() && !is_reserved(self.outcome) && rbac::kind(self.resource).is_some()
+    }
+
     /// The pod spec this request writes.
     pub fn workload(&self) -> Result<Option<&Workload>, Unknown> {
         let view = self.lazy.workload.get_or_init(|| {
-            if !self.writes_object() || !carries_pods(self.resource) || is_reserved(self.outcome) {
+            if !self.may_write_workload() {
                 return Ok(None);
             }
             match self.written() {
@@ -164,10 +206,7 @@ impl<'e> Facts<'e> {
     /// The role or binding this request writes.
     pub fn rbac(&self) -> Result<Option<&Rbac>, Unknown> {
         let view = self.lazy.rbac.get_or_init(|| {
-            let Some(kind) = rbac::kind(self.resource).filter(|_| self.writes_object() && !is_reserved(self.outcome))
-            else {
-                return Ok(None);
-            };
+            let Some(kind) = rbac::kind(self.resource).filter(|_| self.may_write_rbac()) else { return Ok(None) };
             match self.written() {
                 Ok(Some(object)) => {
                     let answered = if &*self.event.verb == "patch" { self.answered().as_ref().ok() } else { None };
@@ -212,6 +251,9 @@ impl<'e> Facts<'e> {
         self.event.stage != Stage::RequestReceived
     }
 }
+
+/// Annotations of admission webhooks that failed and were ignored begin so.
+const FAILED_OPEN: &str = "failed-open.";
 
 /// The authorizer refused before the body was read: nothing was written and nothing is hidden.
 fn is_reserved(outcome: &str) -> bool {

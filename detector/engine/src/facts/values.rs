@@ -217,7 +217,7 @@ impl Facts<'_> {
             Field::ClientFamily => text(self.client().0),
             Field::ClientVersion => text(self.client().1),
             Field::ClientAddress => text(self.address()),
-            Field::ClientNetwork => text(actor::network(self.address())),
+            Field::ClientNetwork => text(self.network()),
             Field::ClientClaims => {
                 let ips = &self.event.source_ips.0;
                 many(ips[..ips.len().saturating_sub(1)].iter().map(Text::as_str))
@@ -309,7 +309,7 @@ impl Facts<'_> {
     }
 
     fn failed_open(&self) -> bool {
-        self.event.annotations.0.iter().any(|(k, _)| k.starts_with("failed-open."))
+        self.event.annotations.0.iter().any(|(k, _)| k.starts_with(super::FAILED_OPEN))
     }
 
     /// The enforce label a write on a namespace sets; the empty text when a patch removes it.

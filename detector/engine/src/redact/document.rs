@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::tape::{Kind, NONE, Node, Tape};
 use super::trigger::Hits;
-use super::{is_marker, marker, name, text, uri};
+use super::{is_marker, marker, name, text, trigger, uri};
 
 /// JSON inside a string inside JSON …: read so many levels deep, pattern-redacted below.
 const MAX_EMBEDDED: usize = 4;
@@ -197,14 +197,15 @@ impl<'a> Pass<'a> {
         }
         // A command of a container: the programs it may name are no triggers of their own.
         let in_command = node.key == (0, 0) && text::names_program(raw);
-        if !hit && !in_command {
+        let is_uri = node.parent == 0 && self.embedded == 0 && self.key(node) == "requestURI";
+        if !hit && !in_command && !(is_uri && trigger::has_signature(raw)) {
             return self.after_flag(node, raw).map(New::Plain);
         }
         let Some(plain) = unescape(raw) else {
             // No Unicode text: patterns on the escaped form.
             return text::redact(raw).map(New::Escaped);
         };
-        let new = if node.parent == 0 && self.embedded == 0 && self.key(node) == "requestURI" {
+        let new = if is_uri {
             uri::redact(&plain)
         } else {
             self.after_flag(node, raw).or_else(|| self.embedded(&plain)).or_else(|| text::redact(&plain))

@@ -95,6 +95,9 @@ const KEYS: [&str; 24] = [
     "pwd",
 ];
 
+/// Of [`KEYS`].
+const LONGEST_KEY: usize = 15;
+
 /// `DB_PASSWORD`, `apiKey`, `client-secret`; not `TOKEN_FILE`, `secretName`, `tokenizer`.
 pub(super) fn promises_credential(name: &str) -> bool {
     if name.len() > 256 {
@@ -113,11 +116,14 @@ pub(super) fn promises_credential(name: &str) -> bool {
 
 /// Exactly a key that holds a credential: `token`, `clientSecret`, `api-key`.
 pub(super) fn is_credential_key(key: &str) -> bool {
-    if key.len() > 32 {
-        return false;
+    let mut letters = [0u8; LONGEST_KEY];
+    let mut length = 0;
+    for letter in key.bytes().filter(u8::is_ascii_alphanumeric) {
+        let Some(place) = letters.get_mut(length).filter(|_| key.len() <= 32) else { return false };
+        *place = letter.to_ascii_lowercase();
+        length += 1;
     }
-    let letters = || key.bytes().filter(u8::is_ascii_alphanumeric).map(|b| b.to_ascii_lowercase());
-    KEYS.iter().any(|k| letters().eq(k.bytes()))
+    KEYS.iter().any(|k| k.as_bytes() == &letters[..length])
 }
 
 /// A flag whose argument follows as its own word: `--password`, `-token`.
@@ -191,6 +197,9 @@ mod tests {
         ] {
             assert!(!promises_credential(no), "{no}");
         }
+        assert!(KEYS.iter().all(|k| k.len() <= LONGEST_KEY && is_credential_key(k)));
+        assert!(is_credential_key("Client-Secret") && is_credential_key("SECRET_ACCESS_KEY"));
+        assert!(!is_credential_key("secretName") && !is_credential_key("tokens") && !is_credential_key(""));
         assert!(is_credential_flag("--password") && is_credential_flag("-token") && is_credential_flag("--api-key"));
         assert!(!is_credential_flag("--password=x") && !is_credential_flag("password") && !is_credential_flag("-"));
     }

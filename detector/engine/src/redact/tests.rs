@@ -204,6 +204,61 @@ fn a_hostile_string_cannot_break_out() {
 }
 
 #[test]
+fn nothing_passes_unlooked_at() {
+    let secret = |object: &str| {
+        format!(
+            r#"{{"auditID":"a","verb":"patch","requestURI":"/api/v1/namespaces/n/secrets/s?x=y","objectRef":{{"resource":"secrets"}},"requestObject":{object}}}"#
+        )
+    };
+    for object in [
+        r#"{"stringData":{"x":"hunter2"}}"#,
+        r#"{"data":{"x":"hunter2"}}"#,
+        r#""hunter2""#,
+        r#"[{"op":"add","path":"/stringData/x","value":"hunter2"}]"#,
+        r#"[{"op":"add","path":"/data/x","value":"hunter2"}]"#,
+    ] {
+        let out = event(&secret(object)).into_owned();
+        assert!(!out.contains("hunter2"), "{out}");
+    }
+    for value in [
+        r#"{"env":[{"name":"token","value":"hunter2"}]}"#,
+        r#"{"env":[{"name":"AUTH","value":"hunter2"}]}"#,
+        r#"{"env":[{"name":"DB_PWD","value":"hunter2"}]}"#,
+        r#"{"env":[{"name":"dbpwd","value":"pwd=hunter2"}]}"#,
+        r#"{"env":[{"name":"redisAuth","value":"hunter2"}]}"#,
+        r#"{"env":[{"name":"OPENAI_APIKEY","value":"hunter2"}]}"#,
+        r#"{"env":[{"name":"SIGNING_KEY","value":"hunter2"}]}"#,
+        r#"{"pwd":"hunter2"}"#,
+        r#"{"args":["--token","hunter2"]}"#,
+        r#"{"serviceAccountToken":"x","token":"hunter2"}"#,
+        r#"{"x":"https://u:hunter2@h"}"#,
+        r#"{"x":"curl -u bob:hunter2 https://h"}"#,
+        r#"{"x":"https://hooks.slack.com/services/hunter2/hunter2"}"#,
+        r#"{"x":"xoxb-hunter2hunter2"}"#,
+        r#"{"x":"{\"auth\":\"hunter2\"}"}"#,
+        r#"{"x":"_auth=hunter2"}"#,
+        r#"{"x":"X-API-Key: hunter2"}"#,
+    ] {
+        let text = format!(r#"{{"auditID":"a","objectRef":{{"resource":"pods"}},"requestObject":{value}}}"#);
+        let out = event(&text);
+        assert!(!out.contains("hunter2"), "{out}");
+    }
+}
+
+#[test]
+fn names_of_kubernetes_need_no_second_look() {
+    for text in [
+        r#"{"auditID":"a","requestURI":"/api/v1/namespaces/n/secrets/s","objectRef":{"resource":"secrets","name":"s"}}"#,
+        r#"{"auditID":"a","requestURI":"/api/v1/secrets?limit=500","objectRef":{"resource":"secrets"}}"#,
+        r#"{"auditID":"a","requestURI":"/api/v1/namespaces/n/serviceaccounts/s/token","objectRef":{"subresource":"token"}}"#,
+        r#"{"auditID":"a","requestObject":{"automountServiceAccountToken":false,"imagePullSecrets":[{"name":"r"}]}}"#,
+        r#"{"auditID":"a","requestObject":{"rules":[{"resources":["secrets"]}],"volumes":[{"secret":{"secretName":"s"}}]}}"#,
+    ] {
+        assert!(!trigger::any(text), "{text}");
+    }
+}
+
+#[test]
 fn depth_is_no_matter() {
     let deep = format!(r#"{{"auditID":"a","x":{}{{"token":"abc"}}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
     assert!(event(&deep).contains("<redacted 3 bytes>"));

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use aho_corasick::AhoCorasick;
+use memchr::memchr2;
 use regex::{Captures, Regex};
 
 use super::{marker, name};
@@ -15,6 +16,33 @@ use super::{marker, name};
 struct Pattern {
     regex: Regex,
     accept: Accept,
+    /// What the text must hold besides.
+    mark: Mark,
+}
+
+/// A name alone gives nothing away: what has to stand behind it somewhere.
+#[derive(Clone, Copy)]
+enum Mark {
+    None,
+    Equals,
+    ColonAndBlank,
+    Colon,
+    Blank,
+}
+
+impl Mark {
+    fn is_in(self, text: &str) -> bool {
+        let any = |a, b| memchr2(a, b, text.as_bytes()).is_some();
+        // Beyond ASCII there are more blanks than worth telling apart.
+        let blank = || text.bytes().any(|b| b <= b' ' || b >= 0x80);
+        match self {
+            Self::None => true,
+            Self::Equals => any(b'=', b'%'),
+            Self::ColonAndBlank => any(b':', b':') && blank(),
+            Self::Colon => any(b':', b':'),
+            Self::Blank => blank(),
+        }
+    }
 }
 
 /// Of a value: is this one really a credential?
@@ -33,29 +61,29 @@ fn patterns() -> Vec<(Pattern, &'static [&'static str])> {
     let quoted = r#""(?:[^"\\]|\\.)*(?:"|\\?\z)|'[^']*(?:'|\z)|\\+"[^"]*(?:"|\z)"#;
     let value = format!(r#"{quoted}|[^\s"'&,;\\{{\[|>(<][^\s"'&,;\\]*"#);
     let any: Accept = |_| true;
-    let table: [(String, Accept, &'static [&'static str]); 14] = [
+    let table: [(String, Accept, &'static [&'static str], Mark); 14] = [
         // PEM private keys, and base64 of them (a base64 text starts at its first byte, so prefixes are fixed).
-        (r"(?<gone>-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----(?s:.*?)(?:-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----|\z))".into(), any, &["private key"]),
-        (r"(?<gone>LS0tLS1CRUdJTi(?:BQUklW|BSU0EgUFJ|BFQyBQ|BPUEVOU1NI|BFTkNSWVBU|BEU0EgUFJ)[A-Za-z0-9+/=_-]*)".into(), any, &["ls0tls1crudjti"]),
-        (r"(?<gone>eyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)?)".into(), any, &["eyj"]),
-        (r#"(?:(?i-u:authorization)\\*["']?\s*[:=]\s*\\*["']?(?:[A-Za-z]+\s+)?)(?<gone>[^\s"'\\,;&]+)"#.into(), any, &["authorization"]),
+        (r"(?<gone>-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----(?s:.*?)(?:-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----|\z))".into(), any, &["private key"], Mark::None),
+        (r"(?<gone>LS0tLS1CRUdJTi(?:BQUklW|BSU0EgUFJ|BFQyBQ|BPUEVOU1NI|BFTkNSWVBU|BEU0EgUFJ)[A-Za-z0-9+/=_-]*)".into(), any, &["ls0tls1crudjti"], Mark::None),
+        (r"(?<gone>eyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*)?)".into(), any, &["eyj"], Mark::None),
+        (r#"(?:(?i-u:authorization)\\*["']?\s*[:=]\s*\\*["']?(?:[A-Za-z]+\s+)?)(?<gone>[^\s"'\\,;&]+)"#.into(), any, &["authorization"], Mark::None),
         (r"(?-u:\b)(?i-u:bearer|basic)\s+(?<gone>[A-Za-z0-9._~+/=-]{8,})".into(), |value| {
             value.len() >= 24 || value.bytes().any(|b| b.is_ascii_digit() || b == b'=')
-        }, &["bearer", "basic"]),
-        (r"(?-u:\b)(?<gone>(?:AKIA|ASIA)[0-9A-Z]{16})(?-u:\b)".into(), any, &["akia", "asia"]),
-        (r"(?-u:\b)(?<gone>gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,}|glpat-[A-Za-z0-9_-]{16,}|xox[a-z]-[A-Za-z0-9-]{10,}|AIza[0-9A-Za-z_-]{35}|[rs]k_live_[A-Za-z0-9]{16,}|hvs\.[A-Za-z0-9_-]{20,})".into(), any, &["ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "xox", "aiza", "k_live_", "hvs."]),
-        (r"hooks\.slack\.com/services/(?<gone>[A-Za-z0-9/]{8,})".into(), any, &["hooks.slack.com"]),
-        (r#"://[^\s/:@"'\\<>]*:(?<gone>[^\s/@"'\\<>]+)@"#.into(), any, &["://"]),
-        (format!(r#"{NAME}\\*["']?\s*(?:=|%3[Dd])\s*(?<gone>{value})"#), named, &NAME_NEEDS),
-        (format!(r#"{NAME}\\*["']?\s*:\s+(?<gone>{value})"#), named, &NAME_NEEDS),
-        (format!(r#"{NAME}\\*["']?\s*:(?<gone>{quoted})"#), named, &NAME_NEEDS),
-        (format!(r#"(?:^|\s)--?[A-Za-z0-9_-]{{0,40}}?{NAME}\s+(?<gone>{value})"#), |v| !v.starts_with('-') && named(v), &NAME_NEEDS),
-        (r#"(?-u:\b)(?:(?:mysql|mariadb)[A-Za-z0-9_-]*(?-u:\b)[^|;&\n]*?\s-p|sshpass\s+-p\s*|redis-cli(?-u:\b)[^|;&\n]*?\s-a\s+|curl(?-u:\b)[^|;&\n]*?\s(?:-u|--user)[ =]["']?[^\s:"']+:)(?<gone>[^\s"'\\]+)"#.into(), any, &["mysql", "mariadb", "sshpass", "redis-cli", "curl"]),
+        }, &["bearer", "basic"], Mark::None),
+        (r"(?-u:\b)(?<gone>(?:AKIA|ASIA)[0-9A-Z]{16})(?-u:\b)".into(), any, &["akia", "asia"], Mark::None),
+        (r"(?-u:\b)(?<gone>gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,}|glpat-[A-Za-z0-9_-]{16,}|xox[a-z]-[A-Za-z0-9-]{10,}|AIza[0-9A-Za-z_-]{35}|[rs]k_live_[A-Za-z0-9]{16,}|hvs\.[A-Za-z0-9_-]{20,})".into(), any, &["ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "xox", "aiza", "k_live_", "hvs."], Mark::None),
+        (r"hooks\.slack\.com/services/(?<gone>[A-Za-z0-9/]{8,})".into(), any, &["hooks.slack.com"], Mark::None),
+        (r#"://[^\s/:@"'\\<>]*:(?<gone>[^\s/@"'\\<>]+)@"#.into(), any, &["://"], Mark::None),
+        (format!(r#"{NAME}\\*["']?\s*(?:=|%3[Dd])\s*(?<gone>{value})"#), named, &NAME_NEEDS, Mark::Equals),
+        (format!(r#"{NAME}\\*["']?\s*:\s+(?<gone>{value})"#), named, &NAME_NEEDS, Mark::ColonAndBlank),
+        (format!(r#"{NAME}\\*["']?\s*:(?<gone>{quoted})"#), named, &NAME_NEEDS, Mark::Colon),
+        (format!(r#"(?:^|\s)--?[A-Za-z0-9_-]{{0,40}}?{NAME}\s+(?<gone>{value})"#), |v| !v.starts_with('-') && named(v), &NAME_NEEDS, Mark::Blank),
+        (r#"(?-u:\b)(?:(?:mysql|mariadb)[A-Za-z0-9_-]*(?-u:\b)[^|;&\n]*?\s-p|sshpass\s+-p\s*|redis-cli(?-u:\b)[^|;&\n]*?\s-a\s+|curl(?-u:\b)[^|;&\n]*?\s(?:-u|--user)[ =]["']?[^\s:"']+:)(?<gone>[^\s"'\\]+)"#.into(), any, &["mysql", "mariadb", "sshpass", "redis-cli", "curl"], Mark::None),
     ];
     table
         .into_iter()
-        .map(|(regex, accept, needs)| {
-            (Pattern { regex: Regex::new(&regex).expect("the patterns are fixed"), accept }, needs)
+        .map(|(regex, accept, needs, mark)| {
+            (Pattern { regex: Regex::new(&regex).expect("the patterns are fixed"), accept, mark }, needs)
         })
         .collect()
 }
@@ -115,7 +143,9 @@ fn pass(text: &str) -> Option<String> {
     let mut now = Cow::Borrowed(text);
     let mut changed = false;
     let possible = PATTERNS.possible(text);
-    for (_, pattern) in PATTERNS.all.iter().enumerate().filter(|(index, _)| possible >> index & 1 == 1) {
+    for (_, pattern) in
+        PATTERNS.all.iter().enumerate().filter(|(index, p)| possible >> index & 1 == 1 && p.mark.is_in(text))
+    {
         let replaced = pattern.regex.replace_all(&now, |found: &Captures<'_>| match replacement(pattern, found) {
             Some(text) => {
                 changed = true;

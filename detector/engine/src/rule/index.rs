@@ -26,36 +26,98 @@ pub struct Keys<'e> {
     pub outcome: &'e str,
     pub actor_kind: &'e str,
     pub stage: Stage,
+    pub scope: &'e str,
+    /// `client.family`
+    pub client: &'e str,
+    pub network: &'e str,
+    /// What most events lack, as bits of [`carried`]. A bit that is not set is a promise.
+    pub carried: u8,
 }
+
+/// What few events carry and whole families of rules need.
+pub mod carried {
+    /// Another identity is acted as.
+    pub const IMPERSONATION: u8 = 1;
+    pub const DRY_RUN: u8 = 1 << 1;
+    pub const TRUNCATED: u8 = 1 << 2;
+    pub const FAILED_OPEN: u8 = 1 << 3;
+    /// The credential tells its pod.
+    pub const POD_TOKEN: u8 = 1 << 4;
+    /// An annotation besides the authorizer's decision and reason.
+    pub const ANNOTATION: u8 = 1 << 5;
+    /// A pod spec is written, or what is written cannot be known.
+    pub const WORKLOAD: u8 = 1 << 6;
+    /// A role or binding is written, or what is written cannot be known.
+    pub const RBAC: u8 = 1 << 7;
+    pub const COUNT: usize = 8;
+}
+
+/// Annotations every event has.
+pub const COMMON_ANNOTATIONS: [&str; 2] = ["authorization.k8s.io/decision", "authorization.k8s.io/reason"];
 
 /// The value of a key that cannot be read from the event: every rule stays a candidate.
 pub const UNKNOWN: &str = "\u{0}?";
 
-const DIMENSIONS: usize = 7;
+const DIMENSIONS: usize = 10;
 const STAGE: usize = 6;
 
 /// The dimension of a field.
 fn dimension(field: &Field) -> Option<usize> {
-    Some(match &*field.name() {
-        "action" => 0,
-        "verb" => 1,
-        "target.resource" | "objectRef.resource" => 2,
-        "target.subresource" | "objectRef.subresource" => 3,
-        "outcome" => 4,
-        "actor.kind" => 5,
-        "stage" => STAGE,
+    Some(match field {
+        Field::Action => 0,
+        Field::Verb => 1,
+        Field::TargetResource | Field::RefResource => 2,
+        Field::TargetSubresource | Field::RefSubresource => 3,
+        Field::Outcome => 4,
+        Field::ActorKind => 5,
+        Field::Stage => STAGE,
+        Field::TargetScope => 7,
+        Field::ClientFamily => 8,
+        Field::ClientNetwork => 9,
         _ => return None,
     })
 }
 
-/// For each dimension the values one of which is needed, lower case; `None`: any.
-type Needs = [Option<BTreeSet<String>>; DIMENSIONS];
+/// What an event has to carry for this field to be there, or for this truth to be told.
+fn carried_with(field: &Field) -> u8 {
+    match field {
+        Field::ActorAs | Field::ActorAsGroups => carried::IMPERSONATION,
+        Field::ImpersonatedName | Field::ImpersonatedUid | Field::ImpersonatedGroups => carried::IMPERSONATION,
+        Field::CredentialPod => carried::POD_TOKEN,
+        Field::PsaViolations => carried::ANNOTATION,
+        Field::Annotation(key) if !COMMON_ANNOTATIONS.contains(&key.as_str()) => carried::ANNOTATION,
+        Field::RbacKind => 0,
+        other if other.name().starts_with("workload.") => carried::WORKLOAD,
+        other if other.name().starts_with("rbac.") => carried::RBAC,
+        _ => 0,
+    }
+}
+
+fn carried_when_true(field: &Field) -> u8 {
+    match field {
+        Field::ActorImpersonating => carried::IMPERSONATION,
+        Field::DryRun => carried::DRY_RUN,
+        Field::EventTruncated => carried::TRUNCATED,
+        Field::AdmissionFailedOpen => carried::FAILED_OPEN,
+        _ => 0,
+    }
+}
+
+/// What an event needs for a rule to be able to hold.
+#[derive(Default)]
+struct Needs {
+    /// For each dimension the values one of which is needed, lower case; `None`: any.
+    texts: [Option<BTreeSet<String>>; DIMENSIONS],
+    carried: u8,
+}
 
 /// The index over the rules of a set, by their position.
 #[derive(Debug, Default)]
 pub struct Index {
     rules: usize,
     dimensions: [Dimension; DIMENSIONS],
+    /// For each bit of [`carried`] the rules that can do without.
+    without: [Box<[u64]>; carried::COUNT],
 }
 
 #[derive(Debug, Default)]
@@ -68,8 +130,15 @@ struct Dimension {
 impl Index {
     pub fn new(rules: &[Rule]) -> Self {
         let needs: Vec<Needs> = rules.iter().map(needs_of_rule).collect();
-        let dimensions = std::array::from_fn(|d| Dimension::new(needs.iter().map(|n| n[d].as_ref())));
-        Self { rules: rules.len(), dimensions }
+        let dimensions = std::array::from_fn(|d| Dimension::new(needs.iter().map(|n| n.texts[d].as_ref())));
+        let without = std::array::from_fn(|bit| {
+            let mut set = vec![0u64; rules.len().div_ceil(64)];
+            for (i, _) in needs.iter().enumerate().filter(|(_, n)| n.carried >> bit & 1 == 0) {
+                set[i / 64] |= 1 << (i % 64);
+            }
+            set.into()
+        });
+        Self { rules: rules.len(), dimensions, without }
     }
 
     /// Puts the positions of all rules that could match into `out`, in order, after clearing it.
@@ -83,10 +152,20 @@ impl Index {
             keys.outcome,
             keys.actor_kind,
             keys.stage.as_str(),
+            keys.scope,
+            keys.client,
+            keys.network,
         ];
-        let sets: [Option<&[u64]>; DIMENSIONS] = std::array::from_fn(|d| self.dimensions[d].of(texts[d]));
+        let mut sets: [&[u64]; DIMENSIONS + carried::COUNT] = [&[]; DIMENSIONS + carried::COUNT];
+        let mut count = 0;
+        let by_text = texts.iter().zip(&self.dimensions).filter_map(|(text, d)| d.of(text));
+        let missing = (0..carried::COUNT).filter(|bit| keys.carried >> bit & 1 == 0);
+        for set in by_text.chain(missing.map(|bit| &*self.without[bit])) {
+            sets[count] = set;
+            count += 1;
+        }
         for word in 0..self.rules.div_ceil(64) {
-            let mut bits = sets.iter().flatten().fold(u64::MAX, |bits, set| bits & set[word]);
+            let mut bits = sets[..count].iter().fold(u64::MAX, |bits, set| bits & set[word]);
             if word == self.rules / 64 {
                 bits &= (1 << (self.rules % 64)) - 1;
             }
@@ -119,7 +198,7 @@ impl Dimension {
     }
 
     fn of(&self, value: &str) -> Option<&[u64]> {
-        if value == UNKNOWN {
+        if value == UNKNOWN || self.by_value.is_empty() {
             return None;
         }
         let found = if value.bytes().any(|b| b.is_ascii_uppercase()) {
@@ -135,7 +214,7 @@ fn needs_of_rule(rule: &Rule) -> Needs {
     let mut needs = needs_of_cond(&rule.detector.condition, &rule.detector);
     if !rule.names_stage {
         let ends = [Stage::ResponseStarted, Stage::ResponseComplete, Stage::Panic];
-        needs[STAGE] = Some(ends.iter().map(|s| s.as_str().to_ascii_lowercase()).collect());
+        needs.texts[STAGE] = Some(ends.iter().map(|s| s.as_str().to_ascii_lowercase()).collect());
     }
     needs
 }
@@ -162,10 +241,30 @@ fn needs_of_expr(expr: &Expr<Field>) -> Needs {
 
 fn needs_of_item(item: &Item<Field>) -> Needs {
     let mut needs = Needs::default();
-    if let (Some(d), Test::One(matcher), false) = (dimension(&item.key), &item.test, item.negated)
+    if item.negated {
+        return needs;
+    }
+    // Whether the test is false on a field that is not there.
+    let wants_it = match &item.test {
+        Test::One(matcher) => !matcher.null,
+        Test::Every(matchers) => matchers.iter().any(|m| !m.null),
+        Test::Exists(wanted) => *wanted,
+        Test::Element(_) => true,
+        // The other field may be unknown.
+        Test::Same { .. } => false,
+    };
+    if wants_it {
+        needs.carried = carried_with(&item.key);
+    }
+    if let Test::One(matcher) = &item.test
         && let Some(texts) = matcher.exact_texts()
     {
-        needs[d] = Some(texts.iter().map(|t| t.to_ascii_lowercase()).collect());
+        if let Some(d) = dimension(&item.key) {
+            needs.texts[d] = Some(texts.iter().map(|t| t.to_ascii_lowercase()).collect());
+        }
+        if matches!(texts, [only] if &**only == "true") {
+            needs.carried |= carried_when_true(&item.key);
+        }
     }
     needs
 }
@@ -173,25 +272,32 @@ fn needs_of_item(item: &Item<Field>) -> Needs {
 /// AND: where two parts bind the same dimension, what both allow.
 fn all(parts: impl Iterator<Item = Needs>) -> Needs {
     parts.fold(Needs::default(), |a, b| {
-        combine(a, b, |a, b| match (a, b) {
+        let carried = a.carried | b.carried;
+        let texts = combine(a, b, |a, b| match (a, b) {
             (Some(a), Some(b)) => Some(a.intersection(&b).cloned().collect()),
             (a, b) => a.or(b),
-        })
+        });
+        Needs { texts, carried }
     })
 }
 
 /// OR: bound only where every part binds.
 fn any(parts: impl Iterator<Item = Needs>) -> Needs {
     let both = |a: Option<BTreeSet<String>>, b: Option<BTreeSet<String>>| Some(a?.union(&b?).cloned().collect());
-    parts.reduce(|a, b| combine(a, b, both)).unwrap_or_default()
+    parts
+        .reduce(|a, b| {
+            let carried = a.carried & b.carried;
+            Needs { texts: combine(a, b, both), carried }
+        })
+        .unwrap_or_default()
 }
 
 fn combine(
     mut a: Needs,
     mut b: Needs,
     f: impl Fn(Option<BTreeSet<String>>, Option<BTreeSet<String>>) -> Option<BTreeSet<String>>,
-) -> Needs {
-    std::array::from_fn(|d| f(a[d].take(), b[d].take()))
+) -> [Option<BTreeSet<String>>; DIMENSIONS] {
+    std::array::from_fn(|d| f(a.texts[d].take(), b.texts[d].take()))
 }
 
 #[cfg(test)]
@@ -275,6 +381,24 @@ mod tests {
             "verb|startswith",
             "action|cased",
             "outcome|contains",
+            "target.scope",
+            "client.family",
+            "client.network",
+            "actor.impersonating",
+            "actor.as",
+            "actor.as|exists",
+            "dryrun",
+            "event.truncated",
+            "admission.failed_open",
+            "credential.pod",
+            "annotations.x",
+            "annotations.x|neq",
+            "workload.kind",
+            "workload.kind|exists",
+            "workload.containers|contains",
+            "rbac.powers",
+            "rbac.powers|all",
+            "rbac.kind",
         ]);
         let value = prop::sample::select(vec![
             "a",
@@ -287,10 +411,15 @@ mod tests {
             "a*",
             "[a, null]",
             "[a, 'b*']",
+            "true",
+            "[true, a]",
+            "false",
         ]);
         (field, value)
-            .prop_filter("null has no parts", |(f, v)| {
-                !(v.contains("null") && (f.contains("with") || f.contains("tains")))
+            .prop_filter("null has no parts, and existence is yes or no", |(f, v)| {
+                !(v.contains("null") && (f.contains("with") || f.contains("tains") || f.contains("|all")))
+                    && (!f.contains("exists") || matches!(*v, "true" | "false"))
+                    && (!f.contains("|all") || v.starts_with('['))
             })
             .prop_map(|(f, v)| format!("{f}: {v}"))
     }
@@ -329,8 +458,17 @@ mod tests {
         let value = || prop::option::of(prop::sample::select(vec!["a", "b", "c", "A", "ab"]));
         let stage = prop::sample::select(vec!["RequestReceived", "ResponseStarted", "ResponseComplete", "Panic"]);
         let object = prop::sample::select(vec![json!({"?": "level"}), json!({"a": "a"}), json!({})]);
-        (value(), value(), value(), value(), value(), value(), stage, object).prop_map(
-            |(verb, action, resource, sub, outcome, kind, stage, object)| {
+        let truth = || prop::option::of(proptest::bool::ANY);
+        let rare = prop::sample::select(vec![
+            json!({}),
+            json!({"workload": {"?": "level"}, "rbac": {"?": "level", "kind": "a"}}),
+            json!({"workload": {"kind": "a", "containers": "ab"}, "annotations": {"x": "a"}}),
+            json!({"rbac": {"powers": ["a", "b"], "kind": "b"}, "credential": {"pod": "a"}}),
+            json!({"client": {"family": "A", "network": "b"}, "target": {"scope": "a"}}),
+        ]);
+        let truths = (truth(), truth(), truth(), truth(), value());
+        (value(), value(), value(), value(), value(), value(), stage, object, rare, truths).prop_map(
+            |(verb, action, resource, sub, outcome, kind, stage, object, rare, truths)| {
                 let mut e = json!({"stage": stage, "requestObject": object, "user": {"username": "a"}});
                 for (at, value) in [
                     ("/verb", verb),
@@ -348,13 +486,31 @@ mod tests {
                     }
                     *node = json!(value);
                 }
+                let (as_other, dry_run, truncated, failed_open, other) = truths;
+                for (at, name, value) in [
+                    ("actor", "impersonating", json!(as_other)),
+                    ("", "dryrun", json!(dry_run)),
+                    ("event", "truncated", json!(truncated)),
+                    ("admission", "failed_open", json!(failed_open)),
+                    ("actor", "as", json!(other)),
+                ] {
+                    if !value.is_null() {
+                        let node = if at.is_empty() { &mut e } else { &mut e[at] };
+                        node[name] = value;
+                    }
+                }
+                for (name, value) in rare.as_object().into_iter().flatten() {
+                    for (inner, value) in value.as_object().into_iter().flatten() {
+                        e[name][inner] = value.clone();
+                    }
+                }
                 e
             },
         )
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(300))]
+        #![proptest_config(ProptestConfig::with_cases(600))]
         #[test]
         fn the_index_hides_no_rule_that_would_speak(texts in prop::collection::vec(rule(), 1..8), events in prop::collection::vec(event(), 1..12)) {
             let rules: Vec<Rule> = texts.iter().map(|t| compile(t).unwrap_or_else(|p| panic!("{t}: {}", p[0]))).collect();
@@ -365,7 +521,21 @@ mod tests {
                 let (action, verb, resource) = (text("/action"), text("/verb"), text("/objectRef/resource"));
                 let (subresource, outcome, actor_kind) = (text("/objectRef/subresource"), text("/outcome"), text("/actor/kind"));
                 let stage = Stage::parse(&text("/stage"));
-                let keys = Keys { action: &action, verb: &verb, resource: &resource, subresource: &subresource, outcome: &outcome, actor_kind: &actor_kind, stage };
+                let (scope, client, network) = (text("/target/scope"), text("/client/family"), text("/client/network"));
+                let is = |p: &str| event.pointer(p) == Some(&Value::Bool(true));
+                let there = |p: &str| event.pointer(p).is_some();
+                let carried = [
+                    (is("/actor/impersonating") || there("/actor/as"), carried::IMPERSONATION),
+                    (is("/dryrun"), carried::DRY_RUN),
+                    (is("/event/truncated"), carried::TRUNCATED),
+                    (is("/admission/failed_open"), carried::FAILED_OPEN),
+                    (there("/credential/pod"), carried::POD_TOKEN),
+                    (there("/annotations/x"), carried::ANNOTATION),
+                    (there("/workload"), carried::WORKLOAD),
+                    (there("/rbac/powers") || there("/rbac/?"), carried::RBAC),
+                ];
+                let carried = carried.iter().filter(|(held, _)| *held).fold(0, |bits, (_, bit)| bits | bit);
+                let keys = Keys { action: &action, verb: &verb, resource: &resource, subresource: &subresource, outcome: &outcome, actor_kind: &actor_kind, stage, scope: &scope, client: &client, network: &network, carried };
                 index.candidates(&keys, &mut out);
                 let view = Fake::new(event.clone());
                 for (i, rule) in rules.iter().enumerate() {
