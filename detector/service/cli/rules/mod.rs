@@ -1,5 +1,6 @@
 //! `lapwing rules`: what judges, whether it is right, and why it spoke.
 
+pub mod coverage;
 mod test;
 
 use std::io::{IsTerminal, Write};
@@ -110,6 +111,7 @@ EXIT CODES
         #[arg(short, long, value_enum, default_value = "text")]
         output: Format,
     },
+    Coverage(coverage::Args),
 }
 
 /// # Errors
@@ -120,6 +122,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Exit> {
         Command::Check { paths } => check(paths, globals),
         Command::Test { paths, only } => test::run(paths, only.as_deref(), globals),
         Command::Explain { rule, event, which, output } => explain(&rule, &event, &which, output),
+        Command::Coverage(args) => coverage::run(&args),
     }
 }
 
