@@ -1,6 +1,7 @@
 //! `lapwing rules`: what judges, whether it is right, and why it spoke.
 
-pub mod coverage;
+mod coverage;
+mod import;
 mod test;
 
 use std::io::{IsTerminal, Write};
@@ -112,6 +113,7 @@ EXIT CODES
         output: Format,
     },
     Coverage(coverage::Args),
+    Import(import::Args),
 }
 
 /// # Errors
@@ -123,6 +125,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Exit> {
         Command::Test { paths, only } => test::run(paths, only.as_deref(), globals),
         Command::Explain { rule, event, which, output } => explain(&rule, &event, &which, output),
         Command::Coverage(args) => coverage::run(&args),
+        Command::Import(args) => import::run(&args, globals),
     }
 }
 
