@@ -5,6 +5,7 @@ pub mod app;
 pub mod cli;
 pub mod config;
 pub mod http;
+pub mod import;
 pub mod input;
 pub mod journal;
 pub mod metrics;

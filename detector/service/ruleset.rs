@@ -67,6 +67,11 @@ fn built_in(keep: fn(&Path) -> bool) -> Vec<(PathBuf, String)> {
     found
 }
 
+/// The coverage table, as comma-separated values.
+pub fn coverage() -> Option<&'static str> {
+    BUILT_IN.get_file("coverage.csv")?.contents_utf8()
+}
+
 /// The files below `path` (or `path` itself) that `keep` wants, in a fixed order.
 pub fn files(path: &Path, keep: fn(&Path) -> bool) -> Result<Vec<(PathBuf, String)>, RulesError> {
     let failed = |path: &Path| {

@@ -1,5 +1,7 @@
 //! `lapwing rules`: what judges, whether it is right, and why it spoke.
 
+mod coverage;
+mod import;
 mod test;
 
 use std::io::{IsTerminal, Write};
@@ -110,6 +112,8 @@ EXIT CODES
         #[arg(short, long, value_enum, default_value = "text")]
         output: Format,
     },
+    Coverage(coverage::Args),
+    Import(import::Args),
 }
 
 /// # Errors
@@ -120,6 +124,8 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Exit> {
         Command::Check { paths } => check(paths, globals),
         Command::Test { paths, only } => test::run(paths, only.as_deref(), globals),
         Command::Explain { rule, event, which, output } => explain(&rule, &event, &which, output),
+        Command::Coverage(args) => coverage::run(&args),
+        Command::Import(args) => import::run(&args, globals),
     }
 }
 

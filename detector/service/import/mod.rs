@@ -1,0 +1,3 @@
+//! Rules of other products, translated into ours.
+
+pub mod falco;
