@@ -319,7 +319,6 @@ impl<'a> Event<'a> {
         }
         let fields: Pairs<'a, &'a RawValue> = match serde_json::from_str(text) {
             Ok(fields) => fields,
-            // A key that is no Unicode text (a lone surrogate) must not cost the event: repair and retry.
             Err(e) => return Err(NotAnEvent::NotJson(e)),
         };
         let mut event = Self::default();

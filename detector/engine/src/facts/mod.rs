@@ -72,7 +72,7 @@ impl<'e> Facts<'e> {
             action_type: action::action_type(action, &event.verb),
             outcome: action::outcome(event, dry_run),
             dry_run,
-            actor_kind: actor::kind(&event.user),
+            actor_kind: if user_unreadable(event) { "unknown" } else { actor::kind(&event.user) },
             resource: object.map_or("", |o| &*o.resource),
             subresource: object.map_or("", |o| &*o.subresource),
             namespace: object.map_or("", |o| &*o.namespace),
@@ -82,7 +82,16 @@ impl<'e> Facts<'e> {
 
     /// The real person or machine: the impersonator, where there is one.
     pub fn actor(&self) -> &'e str {
-        if self.event.user.username.is_empty() { "system:anonymous" } else { &self.event.user.username }
+        match &*self.event.user.username {
+            "" if self.user_unreadable() => "unknown",
+            "" => "system:anonymous",
+            name => name,
+        }
+    }
+
+    /// The event names a user that cannot be read: nobody knows who it was, least of all that it was nobody.
+    pub fn user_unreadable(&self) -> bool {
+        user_unreadable(self.event)
     }
 
     /// Whom the request acted as.
@@ -254,6 +263,10 @@ impl<'e> Facts<'e> {
 
 /// Annotations of admission webhooks that failed and were ignored begin so.
 const FAILED_OPEN: &str = "failed-open.";
+
+fn user_unreadable(event: &Event<'_>) -> bool {
+    event.malformed.contains(&"user")
+}
 
 /// The authorizer refused before the body was read: nothing was written and nothing is hidden.
 fn is_reserved(outcome: &str) -> bool {

@@ -156,6 +156,9 @@ impl Facts<'_> {
         let user = &self.event.user;
         let other = self.event.impersonated_user.as_ref();
         let account = || actor::service_account(&user.username);
+        if self.user_unreadable() && is_about_user(field) {
+            return Some(Values::Unknown(Unknown::Unreadable));
+        }
         Some(match field {
             Field::UserName => text(&user.username),
             Field::UserUid => text(&user.uid),
@@ -328,6 +331,27 @@ impl Facts<'_> {
             Err(why) => Values::Unknown(*why),
         }
     }
+}
+
+/// Fields that tell who acts, and of which an unreadable user tells nothing.
+fn is_about_user(field: &Field) -> bool {
+    matches!(
+        field,
+        Field::UserName
+            | Field::UserUid
+            | Field::UserGroups
+            | Field::UserExtra(_)
+            | Field::ActorName
+            | Field::ActorKind
+            | Field::ActorGroups
+            | Field::ActorNamespace
+            | Field::ActorServiceAccount
+            | Field::ActorAdmin
+            | Field::CredentialKind
+            | Field::CredentialId
+            | Field::CredentialPod
+            | Field::CredentialNode
+    )
 }
 
 fn ints(items: &[i64]) -> Values<'_> {

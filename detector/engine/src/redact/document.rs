@@ -198,7 +198,8 @@ impl<'a> Pass<'a> {
         // A command of a container: the programs it may name are no triggers of their own.
         let in_command = node.key == (0, 0) && text::names_program(raw);
         let is_uri = node.parent == 0 && self.embedded == 0 && self.key(node) == "requestURI";
-        if !hit && !in_command && !(is_uri && trigger::has_signature(raw)) {
+        let signed = is_uri && trigger::has_signature(raw);
+        if !hit && !in_command && !signed {
             return self.after_flag(node, raw).map(New::Plain);
         }
         let Some(plain) = unescape(raw) else {

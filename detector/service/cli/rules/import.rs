@@ -81,7 +81,13 @@ fn report(import: &falco::Import, globals: &Globals) -> anyhow::Result<()> {
         }
         let ours = matrix.ours("falco", &rule.name);
         if !ours.is_empty() {
-            writeln!(out, "{}: `{}` has built-in rules beside it: {}", clean(&rule.at.to_string()), clean(&rule.name), ours.join(" "))?;
+            writeln!(
+                out,
+                "{}: `{}` has built-in rules beside it: {}",
+                clean(&rule.at.to_string()),
+                clean(&rule.name),
+                ours.join(" ")
+            )?;
         }
     }
     for left in &import.left_out {

@@ -67,15 +67,17 @@ impl Check<'_> {
             Place::Many(field) => match self.op {
                 Op::Exists => Ok(Tree::exists(&field)),
                 Op::Intersects => Ok(exact(&field, self.texts())),
-                Op::In => self.no("asks whether all values of a list are among these, which ours cannot; use `intersects`"),
+                Op::In => {
+                    self.no("asks whether all values of a list are among these, which ours cannot; use `intersects`")
+                }
                 _ => self.no("a list takes only `in`, `intersects` and `exists`"),
             },
             Place::Each { list, path, image } => self.each(&list, &path, image),
             Place::Ports(list) => self.ports(&list),
             Place::VolumeTypes => match self.op {
-                Op::Intersects => {
-                    Ok(Tree::Or(self.texts().map(|t| Tree::exists(&format!("requestObject.spec.volumes.{t}"))).collect()))
-                }
+                Op::Intersects => Ok(Tree::Or(
+                    self.texts().map(|t| Tree::exists(&format!("requestObject.spec.volumes.{t}"))).collect(),
+                )),
                 _ => self.no("kinds of volumes take only `intersects`"),
             },
             Place::HostPath(path) => self.host_path(&path),

@@ -186,6 +186,21 @@ fn a_hidden_body_is_a_finding_and_a_blind_policy_is_told_once_a_day() {
 }
 
 #[test]
+fn a_user_that_cannot_be_read_is_not_nobody() {
+    let rules = RULES.replace("selection: { action: exec }", "selection: { action: exec, actor.kind: anonymous }");
+    let set = RuleSet::load(vec![(PathBuf::from("rules.yml"), rules)], &LoadOptions::default());
+    let mut engine = Engine::new(Arc::new(set.expect("good rules")), Options::default());
+    let mut nobody: Value = serde_json::from_str(&exec("x", 1, "ResponseComplete")).expect("JSON");
+    nobody["user"] = json!({});
+    assert_eq!(ids(&feed(&mut engine, &[nobody.to_string()])), [("shell", Verdict::Match)]);
+    let mut odd = nobody.clone();
+    odd["user"] = json!("admin");
+    odd["requestReceivedTimestamp"] = json!("2026-11-20T11:00:00.000000Z");
+    assert_eq!(ids(&feed(&mut engine, &[odd.to_string()])), []);
+    assert_eq!(engine.counts().undecidable.values().sum::<u64>(), 1);
+}
+
+#[test]
 fn a_body_that_is_there_decides() {
     let with = |privileged: bool| {
         let spec = json!({"spec": {"containers": [{"name": "c", "image": "i", "securityContext": {"privileged": privileged}}]}});

@@ -4,26 +4,31 @@
 //! gives the same output with the same ids. Everything it remembers is bounded and can be taken as a
 //! snapshot.
 
+mod fired;
+mod undecidable;
+mod wiring;
+
 use std::cell::OnceCell;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::alert::{Alert, Evidence, Finding, Level, MAX_AUDIT_IDS, MAX_EVIDENCE, RuleRef, Verdict};
-use crate::event::{Event, NotAnEvent, Stage, to_datetime};
+use crate::alert::{Alert, Evidence, Finding, Level, MAX_EVIDENCE, RuleRef, Verdict};
+use crate::event::{Event, NotAnEvent, to_datetime};
 use crate::facts::Facts;
-use crate::field::Field;
 use crate::group::{self, Advice, Groups};
 use crate::redact;
-use crate::rule::correlation::{Bound, Correlation, CorrelationKind, Part};
 use crate::rule::file::Meta;
-use crate::rule::index::Keys;
+use crate::rule::index::{Keys, UNKNOWN};
 use crate::rule::set::RuleSet;
-use crate::rule::view::{Scalar, Unknown, Values, View};
+use crate::rule::view::View;
 use crate::rule::{Judgement, Rule};
-use crate::window::{DEFAULT_CAP, Hit, Kind, Windows};
+use crate::window::{DEFAULT_CAP, Windows};
 use crate::words;
+use fired::{Fired, request_id};
+use undecidable::{UNDECIDABLE, Undecided};
+use wiring::{Wiring, group_key, hit_of, span, unique, windows_of};
 
 /// How the engine behaves, apart from its rules.
 #[derive(Clone, Debug)]
@@ -72,14 +77,11 @@ pub struct Engine {
     windows: Vec<Windows>,
     groups: Groups,
     fired: Fired,
-    /// Rules told to be blind on a cluster, with the time they may be told again.
-    blind: HashMap<(u32, String), i64>,
+    /// Resources and clusters whose bodies the audit policy hides, with the time that may be told again.
+    blind: HashMap<(String, String), i64>,
     counts: Counts,
     candidates: Vec<u32>,
 }
-
-/// How often a rule may say that the audit policy keeps it blind: once a day and cluster.
-const BLIND_AGAIN: i64 = 24 * 3_600_000_000;
 
 impl Engine {
     pub fn new(rules: Arc<RuleSet>, options: Options) -> Self {
@@ -157,7 +159,7 @@ impl Engine {
         if !candidates.is_empty() {
             let rules = Arc::clone(&self.rules);
             let told = Telling { facts, position, told: OnceCell::new() };
-            let mut undecided: Vec<(u32, Unknown, Field)> = Vec::new();
+            let mut undecided: Vec<Undecided> = Vec::new();
             for &index in &candidates {
                 let rule = &rules.rules()[index as usize];
                 match rule.judge(facts) {
@@ -169,7 +171,7 @@ impl Engine {
                     }
                 }
             }
-            self.undecidable(&rules, &undecided, &told, now, out);
+            self.undecidable(&undecided, &told, now, out);
         }
         self.candidates = candidates;
     }
@@ -218,55 +220,6 @@ impl Engine {
         }
     }
 
-    /// Reports what could not be decided: on writes whose body is hidden, one finding for the gravest
-    /// rule; for an audit policy that never shows the body, once a day and cluster per rule.
-    fn undecidable(
-        &mut self,
-        rules: &RuleSet,
-        undecided: &[(u32, Unknown, Field)],
-        telling: &Telling<'_, '_>,
-        now: i64,
-        out: &mut Output,
-    ) {
-        let facts = telling.facts;
-        let hidden = |why: &Unknown| matches!(why, Unknown::Truncated | Unknown::Unreadable);
-        let wrote = facts.action_type == "write" && facts.outcome == "allowed";
-        if !wrote || undecided.is_empty() {
-            return;
-        }
-        let gravest = undecided
-            .iter()
-            .filter(|(_, why, _)| hidden(why))
-            .max_by_key(|(i, _, _)| (rules.rules()[*i as usize].meta.level, std::cmp::Reverse(*i)));
-        let blind = undecided.iter().filter(|(_, why, _)| *why == Unknown::LevelTooLow);
-        let mut told: Vec<(u32, Unknown, &Field, Level)> = Vec::new();
-        if let Some((index, why, field)) = gravest {
-            let level = rules.rules()[*index as usize].meta.level.min(group::UNDECIDABLE_LEVEL);
-            told.push((*index, *why, field, level));
-        }
-        for (index, why, field) in blind {
-            let again = self.blind.entry((*index, facts.cluster.to_owned())).or_insert(i64::MIN);
-            if *again <= now {
-                *again = now.saturating_add(BLIND_AGAIN);
-                told.push((*index, *why, field, Level::Informational));
-            }
-        }
-        for (index, why, field, level) in told {
-            let rule = &rules.rules()[index as usize];
-            let request = request_id(facts);
-            if !self.fired.first((index | UNDECIDABLE, request)) {
-                continue;
-            }
-            let told = telling.told();
-            let named = RuleRef { level, ..rule_ref(&rule.meta) };
-            let mut finding = self.finding(named, &[request], facts, told, None);
-            finding.verdict = Verdict::Undecidable;
-            finding.reason = format!("`{}` is not known: {}", field.name(), why.as_str());
-            finding.id = group::id(&["undecidable", &finding.id]);
-            self.report(index, finding, &advice(&rule.meta), now, out);
-        }
-    }
-
     fn finding(
         &self,
         rule: RuleRef,
@@ -312,8 +265,7 @@ impl Engine {
             .zip(&self.windows)
             .map(|(c, w)| (c.meta.id.clone(), w.snapshot()))
             .collect();
-        let blind =
-            self.blind.iter().map(|((i, c), t)| (self.rules.rules()[*i as usize].meta.id.clone(), c.clone(), *t));
+        let blind = self.blind.iter().map(|((resource, cluster), again)| (resource.clone(), cluster.clone(), *again));
         let mut blind: Vec<(String, String, i64)> = blind.collect();
         blind.sort();
         let name = |i: u32| self.meta(i & !UNDECIDABLE).map(|m| m.id.clone());
@@ -336,10 +288,8 @@ impl Engine {
                 self.fired.first((i | if undecidable { UNDECIDABLE } else { 0 }, request));
             }
         }
-        for (id, cluster, again) in snapshot.blind {
-            if let Some(i) = index.get(&id) {
-                self.blind.insert((*i, cluster), again);
-            }
+        for (resource, cluster, again) in snapshot.blind {
+            self.blind.insert((resource, cluster), again);
         }
         Ok(())
     }
@@ -352,32 +302,6 @@ pub struct Snapshot {
     groups: serde_json::Value,
     fired: Vec<(String, bool, u64)>,
     blind: Vec<(String, String, i64)>,
-}
-
-const UNDECIDABLE: u32 = 1 << 31;
-/// (rule, request) pairs remembered, oldest forgotten first.
-const MAX_FIRED: usize = 200_000;
-
-/// Which requests have fired which rule: stages of one request and deliveries of one event count once.
-#[derive(Debug, Default)]
-struct Fired {
-    set: HashSet<(u32, u64), foldhash::fast::FixedState>,
-    order: VecDeque<(u32, u64)>,
-}
-
-impl Fired {
-    fn first(&mut self, pair: (u32, u64)) -> bool {
-        if !self.set.insert(pair) {
-            return false;
-        }
-        self.order.push_back(pair);
-        if self.order.len() > MAX_FIRED
-            && let Some(old) = self.order.pop_front()
-        {
-            self.set.remove(&old);
-        }
-        true
-    }
 }
 
 /// An event being judged: what findings tell of it is put into words once, when the first needs it.
@@ -419,36 +343,13 @@ fn keys<'f>(facts: &'f Facts<'_>) -> Keys<'f> {
         resource: facts.resource,
         subresource: facts.subresource,
         outcome: facts.outcome,
-        actor_kind: facts.actor_kind,
+        actor_kind: if facts.user_unreadable() { UNKNOWN } else { facts.actor_kind },
         stage: facts.event.stage,
         scope: facts.scope(),
         client: facts.client().0,
         network: facts.network(),
         carried: facts.carried(),
     }
-}
-
-/// Identity of the request, the same for all its stages. The audit id alone would not do: a client
-/// may choose it; the time the server received the request it cannot choose.
-fn request_id(facts: &Facts<'_>) -> u64 {
-    let e = facts.event;
-    let mut hasher = blake3::Hasher::new();
-    let parts: [&str; 7] = [
-        facts.cluster,
-        &e.audit_id,
-        &e.request_received_timestamp,
-        &e.verb,
-        &e.request_uri,
-        &e.user.username,
-        if e.stage == Stage::Panic { "panic" } else { "" },
-    ];
-    for part in parts {
-        hasher.update(&(part.len() as u64).to_le_bytes());
-        hasher.update(part.as_bytes());
-    }
-    let mut first = [0; 8];
-    first.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
-    u64::from_le_bytes(first)
 }
 
 fn rule_ref(meta: &Meta) -> RuleRef {
@@ -459,108 +360,5 @@ fn advice(meta: &Meta) -> Advice<'_> {
     Advice { why: &meta.description, false_positives: &meta.false_positives, next_steps: &meta.next_steps }
 }
 
-/// Which correlations rest on which rules, and who speaks. Correlations are numbered behind the rules.
-#[derive(Debug)]
-struct Wiring {
-    /// Per rule or correlation: the correlations it feeds, and as which of their parts.
-    feeds: Vec<Vec<(u32, u32)>>,
-    speaks: Vec<bool>,
-}
-
-impl Wiring {
-    fn of(set: &RuleSet) -> Self {
-        let base = set.rules().len();
-        let mut feeds = vec![Vec::new(); base + set.correlations().len()];
-        let mut speaks: Vec<bool> = (0..base).map(|i| set.speaks(i)).collect();
-        speaks.resize(feeds.len(), true);
-        for (which, correlation) in set.correlations().iter().enumerate() {
-            for (slot, part) in correlation.parts.iter().enumerate() {
-                let index = match part {
-                    Part::Rule(i) => *i,
-                    Part::Correlation(i) => {
-                        speaks[base + i] &= correlation.generate;
-                        base + i
-                    }
-                };
-                feeds[index].push((which as u32, slot as u32));
-            }
-        }
-        Self { feeds, speaks }
-    }
-}
-
-fn windows_of(c: &Correlation, cap: usize) -> Windows {
-    let parts = c.parts.len() as u32;
-    let least = |(bound, n): &(Bound, u64)| match bound {
-        Bound::Greater => n.saturating_add(1),
-        Bound::GreaterOrEqual | Bound::Equal => *n,
-        Bound::Less | Bound::LessOrEqual | Bound::NotEqual => 1,
-    };
-    let at_least = c.bounds.iter().map(least).max().unwrap_or(1).clamp(1, 10_000) as usize;
-    let kind = match c.kind {
-        CorrelationKind::EventCount => Kind::EventCount { at_least },
-        CorrelationKind::ValueCount => Kind::ValueCount { at_least },
-        CorrelationKind::Temporal => Kind::Temporal { rules: parts },
-        CorrelationKind::TemporalOrdered => Kind::TemporalOrdered { rules: parts },
-    };
-    Windows::new(kind, c.timespan_micros, cap)
-}
-
-fn hit_of(c: &Correlation, slot: u32, facts: &Facts<'_>, request: u64, evidence: &Evidence) -> Option<Hit> {
-    // A value that is not there cannot be a distinct one.
-    let counted: Option<Vec<String>> =
-        c.counted.iter().map(|key| first_text(facts.values(&key.fields[slot as usize]))).collect();
-    let value = if c.counted.is_empty() { None } else { Some(counted?.join("\u{1f}")) };
-    Some(Hit {
-        time: facts.event.time().unwrap_or_default(),
-        rule: if matches!(c.kind, CorrelationKind::Temporal | CorrelationKind::TemporalOrdered) { slot } else { 0 },
-        request,
-        value,
-        audit_id: evidence.audit_id.clone(),
-        evidence: Some(Box::new(evidence.clone())),
-    })
-}
-
-/// The group a hit belongs to: cluster and the values of `group-by`, each behind its length.
-fn group_key(c: &Correlation, slot: u32, facts: &Facts<'_>) -> String {
-    let mut key = format!("{}:{}", facts.cluster.len(), facts.cluster);
-    for by in &c.group_by {
-        let value = first_text(facts.values(&by.fields[slot as usize])).unwrap_or_default();
-        key.push_str(&format!("|{}:{value}", value.len()));
-    }
-    key
-}
-
-fn first_text(values: Values<'_>) -> Option<String> {
-    let text = |s: &Scalar<'_>| match s {
-        Scalar::Str(s) => s.chars().take(256).collect(),
-        Scalar::Int(i) => i.to_string(),
-        Scalar::Float(f) => f.to_string(),
-        Scalar::Bool(b) => b.to_string(),
-        Scalar::Null => "null".to_owned(),
-    };
-    match values {
-        Values::One(s) => Some(text(&s)),
-        Values::Many(list) if !list.is_empty() => Some(list.iter().map(text).collect::<Vec<String>>().join(",")),
-        _ => None,
-    }
-}
-
-fn unique(ids: impl Iterator<Item = String>) -> Vec<String> {
-    let mut seen = HashSet::new();
-    ids.filter(|id| seen.insert(id.clone())).take(MAX_AUDIT_IDS).collect()
-}
-
-fn span(micros: i64) -> String {
-    let seconds = micros / 1_000_000;
-    match seconds {
-        s if s % 86_400 == 0 => format!("{} d", s / 86_400),
-        s if s % 3600 == 0 => format!("{} h", s / 3600),
-        s if s % 60 == 0 => format!("{} min", s / 60),
-        s => format!("{s} s"),
-    }
-}
-
 #[cfg(test)]
-#[path = "engine_tests.rs"]
 mod tests;

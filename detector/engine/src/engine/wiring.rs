@@ -1,0 +1,112 @@
+//! Correlations: which rule feeds which, and what a match becomes in their windows.
+
+use std::collections::HashSet;
+
+use crate::alert::{Evidence, MAX_AUDIT_IDS};
+use crate::facts::Facts;
+use crate::rule::correlation::{Bound, Correlation, CorrelationKind, Part};
+use crate::rule::set::RuleSet;
+use crate::rule::view::{Scalar, Values, View};
+use crate::window::{Hit, Kind, Windows};
+
+/// Which correlations rest on which rules, and who speaks. Correlations are numbered behind the rules.
+#[derive(Debug)]
+pub(super) struct Wiring {
+    /// Per rule or correlation: the correlations it feeds, and as which of their parts.
+    pub(super) feeds: Vec<Vec<(u32, u32)>>,
+    pub(super) speaks: Vec<bool>,
+}
+
+impl Wiring {
+    pub(super) fn of(set: &RuleSet) -> Self {
+        let base = set.rules().len();
+        let mut feeds = vec![Vec::new(); base + set.correlations().len()];
+        let mut speaks: Vec<bool> = (0..base).map(|i| set.speaks(i)).collect();
+        speaks.resize(feeds.len(), true);
+        for (which, correlation) in set.correlations().iter().enumerate() {
+            for (slot, part) in correlation.parts.iter().enumerate() {
+                let index = match part {
+                    Part::Rule(i) => *i,
+                    Part::Correlation(i) => {
+                        speaks[base + i] &= correlation.generate;
+                        base + i
+                    }
+                };
+                feeds[index].push((which as u32, slot as u32));
+            }
+        }
+        Self { feeds, speaks }
+    }
+}
+
+pub(super) fn windows_of(c: &Correlation, cap: usize) -> Windows {
+    let parts = c.parts.len() as u32;
+    let least = |(bound, n): &(Bound, u64)| match bound {
+        Bound::Greater => n.saturating_add(1),
+        Bound::GreaterOrEqual | Bound::Equal => *n,
+        Bound::Less | Bound::LessOrEqual | Bound::NotEqual => 1,
+    };
+    let at_least = c.bounds.iter().map(least).max().unwrap_or(1).clamp(1, 10_000) as usize;
+    let kind = match c.kind {
+        CorrelationKind::EventCount => Kind::EventCount { at_least },
+        CorrelationKind::ValueCount => Kind::ValueCount { at_least },
+        CorrelationKind::Temporal => Kind::Temporal { rules: parts },
+        CorrelationKind::TemporalOrdered => Kind::TemporalOrdered { rules: parts },
+    };
+    Windows::new(kind, c.timespan_micros, cap)
+}
+
+pub(super) fn hit_of(c: &Correlation, slot: u32, facts: &Facts<'_>, request: u64, evidence: &Evidence) -> Option<Hit> {
+    // A value that is not there cannot be a distinct one.
+    let counted: Option<Vec<String>> =
+        c.counted.iter().map(|key| first_text(facts.values(&key.fields[slot as usize]))).collect();
+    let value = if c.counted.is_empty() { None } else { Some(counted?.join("\u{1f}")) };
+    Some(Hit {
+        time: facts.event.time().unwrap_or_default(),
+        rule: if matches!(c.kind, CorrelationKind::Temporal | CorrelationKind::TemporalOrdered) { slot } else { 0 },
+        request,
+        value,
+        audit_id: evidence.audit_id.clone(),
+        evidence: Some(Box::new(evidence.clone())),
+    })
+}
+
+/// The group a hit belongs to: cluster and the values of `group-by`, each behind its length.
+pub(super) fn group_key(c: &Correlation, slot: u32, facts: &Facts<'_>) -> String {
+    let mut key = format!("{}:{}", facts.cluster.len(), facts.cluster);
+    for by in &c.group_by {
+        let value = first_text(facts.values(&by.fields[slot as usize])).unwrap_or_default();
+        key.push_str(&format!("|{}:{value}", value.len()));
+    }
+    key
+}
+
+fn first_text(values: Values<'_>) -> Option<String> {
+    let text = |s: &Scalar<'_>| match s {
+        Scalar::Str(s) => s.chars().take(256).collect(),
+        Scalar::Int(i) => i.to_string(),
+        Scalar::Float(f) => f.to_string(),
+        Scalar::Bool(b) => b.to_string(),
+        Scalar::Null => "null".to_owned(),
+    };
+    match values {
+        Values::One(s) => Some(text(&s)),
+        Values::Many(list) if !list.is_empty() => Some(list.iter().map(text).collect::<Vec<String>>().join(",")),
+        _ => None,
+    }
+}
+
+pub(super) fn unique(ids: impl Iterator<Item = String>) -> Vec<String> {
+    let mut seen = HashSet::new();
+    ids.filter(|id| seen.insert(id.clone())).take(MAX_AUDIT_IDS).collect()
+}
+
+pub(super) fn span(micros: i64) -> String {
+    let seconds = micros / 1_000_000;
+    match seconds {
+        s if s % 86_400 == 0 => format!("{} d", s / 86_400),
+        s if s % 3600 == 0 => format!("{} h", s / 3600),
+        s if s % 60 == 0 => format!("{} min", s / 60),
+        s => format!("{s} s"),
+    }
+}
