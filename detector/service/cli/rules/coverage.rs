@@ -254,7 +254,9 @@ fn csv(text: &str) -> Vec<Vec<String>> {
     let mut chars = text.chars().peekable();
     while let Some(c) = chars.next() {
         let row = rows.last_mut();
-        let Some((row, cell)) = row.map(|r| (r.len(), r)).filter(|(n, _)| *n > 0).map(|(n, r)| (r, n - 1)) else { break };
+        let Some((row, cell)) = row.map(|r| (r.len(), r)).filter(|(n, _)| *n > 0).map(|(n, r)| (r, n - 1)) else {
+            break;
+        };
         match c {
             '"' if quotes && chars.peek() == Some(&'"') => {
                 chars.next();

@@ -53,10 +53,7 @@ pub fn remarks(tree: &Tree) -> Vec<String> {
         "does not look at the answer: denied and failed requests alert as if they were done",
     );
     say(seen.writes() && !seen.reads("requestURI"), "does not tell dry runs from real writes");
-    say(
-        seen.excused.contains("objectRef.name"),
-        "excuses objects by their name, which the attacker chooses",
-    );
+    say(seen.excused.contains("objectRef.name"), "excuses objects by their name, which the attacker chooses");
     say(seen.excused.contains("userAgent"), "excuses clients by their user agent, which any client may set");
     say(
         seen.excused_prefixes.contains("user.username"),
@@ -105,11 +102,11 @@ impl<'t> Seen<'t> {
             }
             if negated && item.key.contains("|startswith") {
                 seen.excused_prefixes.insert(field);
-            } else if negated {
+            }
+            if negated {
                 seen.excused.insert(field);
             }
         });
-        // `not (any container with another image)` excuses by image.
         seen
     }
 

@@ -97,9 +97,8 @@ pub fn place(field: &FieldRef) -> Result<Place, NoPlace> {
         "ka.cluster.name" => one("cluster"),
         "jevt.value" | "json.value" => pointer(&argument()?),
         "jevt.obj" | "json.obj" => Ok(Place::Text(String::new())),
-        "jevt.time" | "jevt.rawtime" | "jevt.time.iso8601" | "json.rawtime" | "evt.num" | "evt.time" | "evt.rawtime" => {
-            Ok(Place::Constant)
-        }
+        "jevt.time" | "jevt.rawtime" | "jevt.time.iso8601" | "json.rawtime" | "evt.num" | "evt.time"
+        | "evt.rawtime" => Ok(Place::Constant),
         name if name.starts_with("ka.") => Err(NoPlace::NoCounterpart(name.to_owned())),
         name => Err(NoPlace::Unknown(name.to_owned())),
     }
@@ -131,7 +130,9 @@ fn in_pod(rest: &str, field: &FieldRef) -> Result<Place, NoPlace> {
     Ok(match what {
         "name" => each(list, "name"),
         "image" => each(list, "image"),
-        "image.repository" => Place::Each { list: format!("requestObject.spec.{list}"), path: "image".into(), image: true },
+        "image.repository" => {
+            Place::Each { list: format!("requestObject.spec.{list}"), path: "image".into(), image: true }
+        }
         "privileged" => each(list, "securityContext.privileged"),
         "allow_privilege_escalation" => each(list, "securityContext.allowPrivilegeEscalation"),
         "read_only_fs" => each(list, "securityContext.readOnlyRootFilesystem"),
@@ -166,9 +167,24 @@ fn pointer(pointer: &str) -> Result<Place, NoPlace> {
         // Facts of ours are no part of the event's JSON.
         _ if !matches!(
             first.as_str(),
-            "kind" | "apiVersion" | "level" | "auditID" | "stage" | "requestURI" | "verb" | "user" | "impersonatedUser"
-                | "sourceIPs" | "userAgent" | "objectRef" | "responseStatus" | "requestObject" | "responseObject"
-                | "annotations" | "requestReceivedTimestamp" | "stageTimestamp"
+            "kind"
+                | "apiVersion"
+                | "level"
+                | "auditID"
+                | "stage"
+                | "requestURI"
+                | "verb"
+                | "user"
+                | "impersonatedUser"
+                | "sourceIPs"
+                | "userAgent"
+                | "objectRef"
+                | "responseStatus"
+                | "requestObject"
+                | "responseObject"
+                | "annotations"
+                | "requestReceivedTimestamp"
+                | "stageTimestamp"
         ) =>
         {
             return Err(unknown());
@@ -190,11 +206,27 @@ mod tests {
     #[test]
     fn every_place_is_a_field_of_ours() {
         for name in [
-            "ka.auditid", "ka.verb", "ka.uri", "ka.user.groups", "ka.impuser.name", "ka.target.subresource",
-            "ka.req.binding.role", "ka.req.configmap.obj", "ka.req.role.rules.verbs", "ka.req.service.type",
-            "ka.resp.name", "ka.response.code", "ka.useragent", "ka.sourceips", "ka.cluster.name",
-            "ka.req.pod.host_ipc", "ka.req.pod.fs_group", "ka.req.pod.volumes.hostpath",
-            "ka.req.pod.initContainers.privileged", "ka.req.container.privileged", "ka.auth.openshift.reason",
+            "ka.auditid",
+            "ka.verb",
+            "ka.uri",
+            "ka.user.groups",
+            "ka.impuser.name",
+            "ka.target.subresource",
+            "ka.req.binding.role",
+            "ka.req.configmap.obj",
+            "ka.req.role.rules.verbs",
+            "ka.req.service.type",
+            "ka.resp.name",
+            "ka.response.code",
+            "ka.useragent",
+            "ka.sourceips",
+            "ka.cluster.name",
+            "ka.req.pod.host_ipc",
+            "ka.req.pod.fs_group",
+            "ka.req.pod.volumes.hostpath",
+            "ka.req.pod.initContainers.privileged",
+            "ka.req.container.privileged",
+            "ka.auth.openshift.reason",
         ] {
             let field = match of(name, None).expect(name) {
                 Place::One(f) | Place::Many(f) | Place::Text(f) => f,
@@ -209,7 +241,10 @@ mod tests {
     fn pointers() {
         assert_eq!(of("jevt.value", Some("/stage")), Ok(Place::One("stage".into())));
         let decision = "annotations.authorization.k8s.io/decision";
-        assert_eq!(of("jevt.value", Some("/annotations/authorization.k8s.io~1decision")), Ok(Place::One(decision.into())));
+        assert_eq!(
+            of("jevt.value", Some("/annotations/authorization.k8s.io~1decision")),
+            Ok(Place::One(decision.into()))
+        );
         assert_eq!(of("jevt.value", Some("/user/groups")), Ok(Place::Many("user.groups".into())));
         assert!(matches!(of("jevt.value", Some("/requestObject/spec/containers/0/image")), Err(NoPlace::Index(_))));
         assert!(matches!(of("jevt.value", Some("/requestObject/metadata/labels/a.b")), Err(NoPlace::DottedKey(_))));

@@ -174,7 +174,8 @@ fn written(rule: &source::Rule, tree: &Tree, ids: &mut HashSet<String>) -> Resul
 
 /// `falco-` and the name in small letters and dashes.
 fn free_id(name: &str, ids: &mut HashSet<String>) -> String {
-    let letters: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
+    let letters: String =
+        name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
     let words: Vec<&str> = letters.split('-').filter(|w| !w.is_empty()).collect();
     let stem = format!("falco-{}", words.join("-"));
     let mut id = stem.clone();

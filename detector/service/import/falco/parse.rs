@@ -389,10 +389,7 @@ mod tests {
         assert_eq!(condition("ka.verb=get"), Ok(check("ka.verb", Op::Eq, &["get"])));
         assert_eq!(condition("ka.ns!=kube-system"), Ok(check("ka.ns", Op::Ne, &["kube-system"])));
         assert_eq!(condition("ka.response.code>=400"), Ok(check("ka.response.code", Op::Ge, &["400"])));
-        assert_eq!(
-            condition("ka.verb in(create,\n update )"),
-            Ok(check("ka.verb", Op::In, &["create", "update"]))
-        );
+        assert_eq!(condition("ka.verb in(create,\n update )"), Ok(check("ka.verb", Op::In, &["create", "update"])));
         assert_eq!(condition("ka.name in ()"), Ok(check("ka.name", Op::In, &[])));
         assert_eq!(condition("ka.name in names"), Ok(check("ka.name", Op::In, &["names"])));
     }

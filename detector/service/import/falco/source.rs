@@ -85,8 +85,7 @@ impl Source {
             }
             list.extend(items);
         } else if let Some(name) = text("macro") {
-            let condition =
-                text("condition").ok_or_else(|| (item.at, format!("macro `{name}` has no `condition`")))?;
+            let condition = text("condition").ok_or_else(|| (item.at, format!("macro `{name}` has no `condition`")))?;
             let old = self.macros.entry(name).or_default();
             join(old, &condition, appends(item, "condition"));
         } else if let Some(name) = text("rule") {
@@ -168,9 +167,8 @@ impl Source {
 
     fn expand(&self, node: Node, stack: &mut Vec<String>, budget: &mut usize) -> Result<Node, Unresolved> {
         *budget = budget.checked_sub(1).ok_or(Unresolved::TooLarge)?;
-        let mut all = |parts: Vec<Node>| {
-            parts.into_iter().map(|p| self.expand(p, stack, budget)).collect::<Result<Vec<_>, _>>()
-        };
+        let mut all =
+            |parts: Vec<Node>| parts.into_iter().map(|p| self.expand(p, stack, budget)).collect::<Result<Vec<_>, _>>();
         Ok(match node {
             Node::And(parts) => Node::And(all(parts)?),
             Node::Or(parts) => Node::Or(all(parts)?),
@@ -180,8 +178,8 @@ impl Source {
                 if stack.contains(&name) {
                     return Err(Unresolved::Circle(name));
                 }
-                let inner = parse::condition(text)
-                    .map_err(|fault| Unresolved::InMacro { name: name.clone(), fault })?;
+                let inner =
+                    parse::condition(text).map_err(|fault| Unresolved::InMacro { name: name.clone(), fault })?;
                 stack.push(name);
                 let inner = self.expand(inner, stack, budget);
                 stack.pop();
@@ -197,13 +195,7 @@ impl Source {
     }
 
     /// Bare words that name a list stand for its items.
-    fn items(
-        &self,
-        words: Vec<Word>,
-        out: &mut Vec<Word>,
-        depth: usize,
-        budget: &mut usize,
-    ) -> Result<(), Unresolved> {
+    fn items(&self, words: Vec<Word>, out: &mut Vec<Word>, depth: usize, budget: &mut usize) -> Result<(), Unresolved> {
         for word in words {
             match self.lists.get(&word.text).filter(|_| !word.quoted && depth < 16) {
                 Some(list) => self.items(list.clone(), out, depth + 1, budget)?,
@@ -252,9 +244,9 @@ impl Rule {
         let i = match self.exceptions.iter().position(|e| e.name == name && yaml.get("fields").is_none()) {
             Some(i) => i,
             None => {
-                let fields = yaml
-                    .get("fields")
-                    .ok_or_else(|| (yaml.at, format!("exception `{name}` has no `fields`; give its rule's file first")))?;
+                let fields = yaml.get("fields").ok_or_else(|| {
+                    (yaml.at, format!("exception `{name}` has no `fields`; give its rule's file first"))
+                })?;
                 self.exceptions.retain(|e| e.name != name);
                 self.exceptions.push(Exception {
                     name,

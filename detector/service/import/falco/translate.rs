@@ -67,15 +67,17 @@ impl Check<'_> {
             Place::Many(field) => match self.op {
                 Op::Exists => Ok(Tree::exists(&field)),
                 Op::Intersects => Ok(exact(&field, self.texts())),
-                Op::In => self.no("asks whether all values of a list are among these, which ours cannot; use `intersects`"),
+                Op::In => {
+                    self.no("asks whether all values of a list are among these, which ours cannot; use `intersects`")
+                }
                 _ => self.no("a list takes only `in`, `intersects` and `exists`"),
             },
             Place::Each { list, path, image } => self.each(&list, &path, image),
             Place::Ports(list) => self.ports(&list),
             Place::VolumeTypes => match self.op {
-                Op::Intersects => {
-                    Ok(Tree::Or(self.texts().map(|t| Tree::exists(&format!("requestObject.spec.volumes.{t}"))).collect()))
-                }
+                Op::Intersects => Ok(Tree::Or(
+                    self.texts().map(|t| Tree::exists(&format!("requestObject.spec.volumes.{t}"))).collect(),
+                )),
                 _ => self.no("kinds of volumes take only `intersects`"),
             },
             Place::HostPath(path) => self.host_path(&path),
@@ -214,10 +216,16 @@ impl Check<'_> {
             Op::IContains => "",
             _ => return self.no("a whole object takes only `contains` and `exists`"),
         };
-        // A key of nothing but `|contains` searches the event.
+        // A key of nothing but modifiers searches the event.
         let key = if key.is_empty() { "|contains" } else { key };
         let words = Item { key: key.to_owned(), want: Want::Keywords(vec![escaped(self.first())]) };
-        Ok(Tree::And(vec![there, Tree::Item(words)]))
+        if field.is_empty() {
+            return Ok(Tree::Item(words));
+        }
+        // An object equals no text, but whether it does is open while the object is not recorded:
+        // so the rule says undecidable, where a search finds nothing.
+        let open = Tree::values(field, ["unrecorded".to_owned()]);
+        Ok(Tree::And(vec![there, Tree::Or(vec![Tree::Item(words), open])]))
     }
 
     fn constant(&self) -> Result<Tree, Inexpressible> {

@@ -38,7 +38,8 @@ impl Item {
     /// Values of two such items are alternatives.
     fn alternatives(&self) -> bool {
         let comparing = ["neq", "all", "lt", "lte", "gt", "gte"];
-        matches!(self.want, Want::Values(_) | Want::Keywords(_)) && !self.key.split('|').skip(1).any(|m| comparing.contains(&m))
+        matches!(self.want, Want::Values(_) | Want::Keywords(_))
+            && !self.key.split('|').skip(1).any(|m| comparing.contains(&m))
     }
 }
 
@@ -137,7 +138,8 @@ fn joined(parts: Vec<Tree>, and: bool) -> Tree {
 
 /// `(a and b) or (a and c)` as `a` and what is left, `b or c`.
 fn factored(parts: &[Tree]) -> Option<(Vec<Tree>, Vec<Tree>)> {
-    let ands: Option<Vec<&Vec<Tree>>> = parts.iter().map(|p| if let Tree::And(a) = p { Some(a) } else { None }).collect();
+    let ands: Option<Vec<&Vec<Tree>>> =
+        parts.iter().map(|p| if let Tree::And(a) = p { Some(a) } else { None }).collect();
     let ands = ands.filter(|a| a.len() > 1)?;
     let shared: Vec<Tree> = ands[0].iter().filter(|p| ands.iter().all(|a| a.contains(p))).cloned().collect();
     if shared.is_empty() {
