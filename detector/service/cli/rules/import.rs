@@ -75,19 +75,25 @@ fn write_files(dir: &Path, import: &falco::Import) -> anyhow::Result<()> {
 fn report(import: &falco::Import, globals: &Globals) -> anyhow::Result<()> {
     let mut out = std::io::stderr().lock();
     let matrix = Matrix::built_in()?;
-    for rule in import.rules.iter().filter(|_| !globals.quiet) {
+    let rules = if globals.quiet { &[] } else { import.rules.as_slice() };
+    // The same remark on many rules is one line.
+    let mut remarks: Vec<(&str, Vec<String>)> = Vec::new();
+    for rule in rules {
+        let name = format!("`{}`", rule.name);
         for blind in &rule.blind {
-            writeln!(out, "{}: `{}` {}", clean(&rule.at.to_string()), clean(&rule.name), blind)?;
+            match remarks.iter_mut().find(|(b, _)| b == blind) {
+                Some((_, names)) => names.push(name.clone()),
+                None => remarks.push((blind, vec![name.clone()])),
+            }
         }
+    }
+    for (blind, names) in remarks {
+        writeln!(out, "blind: {blind}\n  {}", clean(&names.join(", ")))?;
+    }
+    for rule in rules {
         let ours = matrix.ours("falco", &rule.name);
         if !ours.is_empty() {
-            writeln!(
-                out,
-                "{}: `{}` has built-in rules beside it: {}",
-                clean(&rule.at.to_string()),
-                clean(&rule.name),
-                ours.join(" ")
-            )?;
+            writeln!(out, "built-in beside `{}`: {}", clean(&rule.name), ours.join(" "))?;
         }
     }
     for left in &import.left_out {

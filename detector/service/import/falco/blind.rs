@@ -102,11 +102,11 @@ impl<'t> Seen<'t> {
             }
             if negated && item.key.contains("|startswith") {
                 seen.excused_prefixes.insert(field);
-            } else if negated {
+            }
+            if negated {
                 seen.excused.insert(field);
             }
         });
-        // `not (any container with another image)` excuses by image.
         seen
     }
 

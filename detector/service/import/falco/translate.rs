@@ -216,10 +216,16 @@ impl Check<'_> {
             Op::IContains => "",
             _ => return self.no("a whole object takes only `contains` and `exists`"),
         };
-        // A key of nothing but `|contains` searches the event.
+        // A key of nothing but modifiers searches the event.
         let key = if key.is_empty() { "|contains" } else { key };
         let words = Item { key: key.to_owned(), want: Want::Keywords(vec![escaped(self.first())]) };
-        Ok(Tree::And(vec![there, Tree::Item(words)]))
+        if field.is_empty() {
+            return Ok(Tree::Item(words));
+        }
+        // An object equals no text, but whether it does is open while the object is not recorded:
+        // so the rule says undecidable, where a search finds nothing.
+        let open = Tree::values(field, ["unrecorded".to_owned()]);
+        Ok(Tree::And(vec![there, Tree::Or(vec![Tree::Item(words), open])]))
     }
 
     fn constant(&self) -> Result<Tree, Inexpressible> {
