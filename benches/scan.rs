@@ -42,7 +42,15 @@ fn main() -> Result<()> {
     let lines: Vec<&str> = text.lines().collect();
     println!("{} events, {} bytes each on average, {rounds} rounds", lines.len(), text.len() / lines.len().max(1));
     judging(&lines, &file, rounds)?;
+    let light: Vec<&str> = lines.iter().filter(|l| !has_bodies(l)).copied().collect();
+    println!("\nthe same without the events that have bodies: {} are left", light.len());
+    fs::write(&file, light.join("\n"))?;
+    judging(&light, &file, rounds)?;
     serving(&lines, dir.path(), rounds)
+}
+
+fn has_bodies(line: &str) -> bool {
+    line.contains("Object\":{")
 }
 
 /// One thing to measure: a pass over all events.
@@ -57,6 +65,7 @@ fn judging(lines: &[&str], file: &Path, rounds: usize) -> Result<()> {
             "(b) serde_json into Value".into(),
             Box::new(|| each(lines, |l| drop(black_box(serde_json::from_str::<serde_json::Value>(l))))),
         ),
+        ("reading the lines".into(), Box::new(|| read(file))),
         (format!("(c) scan, built-in rules: {}", built_in.rules().len()), Box::new(move || scan(file, &built_in))),
     ];
     for n in [1, 50, 200, 1000] {
@@ -69,9 +78,9 @@ fn judging(lines: &[&str], file: &Path, rounds: usize) -> Result<()> {
     for ((name, _), micros) in cases.iter().zip(&medians) {
         println!("{name:<36} {micros:>9.2} {:>7.2} {:>9.0}", micros / medians[0], 1e6 / micros);
     }
-    let by_count = &medians[3..];
-    println!("\n(c) / (a) = {:.2}, expected at most 1.6", medians[2] / medians[0]);
-    println!("(c) / (b) = {:.2}, expected below 1", medians[2] / medians[1]);
+    let by_count = &medians[4..];
+    println!("\n(c) / (a) = {:.2}, expected at most 1.6", medians[3] / medians[0]);
+    println!("(c) / (b) = {:.2}, expected below 1", medians[3] / medians[1]);
     println!("1,000 rules / 50 rules = {:.2}, expected at most 1.3", by_count[3] / by_count[1]);
     Ok(())
 }
@@ -114,7 +123,7 @@ fn serving(lines: &[&str], dir: &Path, rounds: usize) -> Result<()> {
 
 /// Redaction of events without bodies, and of those with bodies that hold nothing to redact.
 fn redaction_by_kind(lines: &[&str], rounds: usize) -> Result<()> {
-    let bodies = |l: &&&str| l.contains("Object\":{");
+    let bodies = |l: &&&str| has_bodies(l);
     let clean = |l: &&&str| matches!(redact::event(l), std::borrow::Cow::Borrowed(_));
     let kinds: [(&str, Vec<&str>); 3] = [
         ("redact, no bodies", lines.iter().filter(|l| !bodies(l)).copied().collect()),
@@ -159,6 +168,14 @@ fn cpu() -> f64 {
 
 fn each(lines: &[&str], mut f: impl FnMut(&str)) -> Result<()> {
     lines.iter().for_each(|l| f(l));
+    Ok(())
+}
+
+fn read(file: &Path) -> Result<()> {
+    let mut events = Events::open(file, Limits::default())?;
+    while let Some(item) = events.next() {
+        let _ = black_box(item);
+    }
     Ok(())
 }
 
@@ -274,7 +291,7 @@ fn is_single_rule(text: &str) -> bool {
 fn variant(text: &str, n: usize) -> String {
     let line = |l: &str| match l {
         _ if l.starts_with("id: ") || l.starts_with("name: ") => format!("{l}-variant-{n}"),
-        "detection:" => format!("detection:\n    variant:\n        userAgent|contains: variant-{n}"),
+        "detection:" => format!("detection:\n    variant:\n        user.username: variant-{n}"),
         _ => match l.strip_prefix("    condition: ") {
             Some(condition) => format!("    condition: ({condition}) and variant"),
             None => l.to_owned(),

@@ -7,14 +7,14 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use lapwing_engine::batch::RejectReason;
 use lapwing_engine::redact;
 use memchr::{memchr, memchr_iter, memmem};
 
-use super::scan::{Scanner, Step, starts_like_event};
+use super::scan::{EVENT_STARTS, Scanner, Step, starts_like_event};
 use super::{BODIES_DROPPED, EXCERPT, Limits};
 
 /// Read from the source at once.
@@ -318,12 +318,8 @@ impl<R: Read> Events<R> {
         };
         let line = &self.buf[self.pos..self.pos + length];
         let text = line.trim_ascii_end();
-        let prefix = &text[..text.len().min(10)];
-        let single = starts_like_event(text)
-            && text.ends_with(b"}")
-            && text.len() <= self.limits.item
-            && memmem::find(&text[1..], prefix).is_none();
-        if !single {
+        let fits = text.ends_with(b"}") && text.len() <= self.limits.item;
+        if !fits || second_start(text).is_none_or(|finder| finder.find(&text[1..]).is_some()) {
             return None;
         }
         let range = self.pos..self.pos + text.len();
@@ -550,6 +546,13 @@ impl<R: Read> Events<R> {
             byte: self.byte,
         })
     }
+}
+
+/// What would begin a second event behind the one this line begins with; `None` if it does not begin like one.
+fn second_start(line: &[u8]) -> Option<&'static memmem::Finder<'static>> {
+    static FINDERS: LazyLock<[memmem::Finder<'static>; EVENT_STARTS.len()]> =
+        LazyLock::new(|| EVENT_STARTS.map(|start| memmem::Finder::new(&start[..10])));
+    EVENT_STARTS.iter().position(|start| line.starts_with(start)).map(|i| &FINDERS[i])
 }
 
 /// `{"kind":"EventList",…,"items":null}`

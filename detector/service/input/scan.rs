@@ -200,8 +200,10 @@ impl Scanner {
 const LONGEST_START: usize = 16;
 
 /// How a line of an audit log begins.
+pub(super) const EVENT_STARTS: [&[u8]; 3] = [b"{\"kind\":\"Event\"", b"{\"level\":\"", b"{\"auditID\":\""];
+
 pub(super) fn starts_like_event(line: &[u8]) -> bool {
-    [&b"{\"kind\":\"Event\""[..], b"{\"level\":\"", b"{\"auditID\":\""].iter().any(|p| line.starts_with(p))
+    EVENT_STARTS.iter().any(|p| line.starts_with(p))
 }
 
 #[cfg(test)]

@@ -49,6 +49,7 @@ struct Lazy<'e> {
     written: OnceCell<Body>,
     answered: OnceCell<Body>,
     workload: OnceCell<Result<Option<Workload>, Unknown>>,
+    containers: OnceCell<Vec<Value>>,
     rbac: OnceCell<Result<Option<Rbac>, Unknown>>,
     csr: OnceCell<Result<Option<csr::Csr>, Unknown>>,
     exec: OnceCell<Exec>,
@@ -210,6 +211,14 @@ impl<'e> Facts<'e> {
             }
         });
         view.as_ref().map(Option::as_ref).map_err(|e| *e)
+    }
+
+    /// One object per container of the pod spec this request writes.
+    fn containers(&self) -> &[Value] {
+        self.lazy.containers.get_or_init(|| match self.written() {
+            Ok(Some(object)) => workload::containers(self.resource, object),
+            _ => Vec::new(),
+        })
     }
 
     /// The role or binding this request writes.

@@ -107,7 +107,7 @@ impl View for Facts<'_> {
 
     fn elements(&self, field: &Field) -> Elements<'_> {
         match field {
-            Field::WorkloadContainers => elements_of(self.workload().map(|w| w.map(|w| w.containers.as_slice()))),
+            Field::WorkloadContainers => elements_of(self.workload().map(|w| w.map(|_| self.containers()))),
             Field::RbacRules => elements_of(self.rbac().map(|r| r.map(|r| r.rules.as_slice()))),
             Field::Request(path) => elements_at(self.written(), path),
             Field::Response(path) => elements_at(self.answered(), path),
@@ -274,7 +274,7 @@ impl Facts<'_> {
             Field::WorkloadMirror => w(|w| yes(w.mirror)),
             Field::WorkloadOwned => w(|w| yes(w.owned)),
             Field::WorkloadContainers => {
-                w(|w| if w.containers.is_empty() { Values::Absent } else { Values::Many(Vec::new()) })
+                w(|w| if w.has_containers { Values::Many(Vec::new()) } else { Values::Absent })
             }
             _ => return None,
         })

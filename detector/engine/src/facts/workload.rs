@@ -34,8 +34,7 @@ pub struct Workload {
     pub unsafe_sysctls: Vec<String>,
     pub mirror: bool,
     pub owned: bool,
-    /// One object per container; the elements of `workload.containers|any`.
-    pub containers: Vec<Value>,
+    pub has_containers: bool,
 }
 
 /// Host directories and files that give a container the node, its credentials or its runtime.
@@ -74,11 +73,8 @@ pub fn read(resource: &str, object: &Value) -> Option<Workload> {
     let mut w = Workload { kind: resource.trim_end_matches('s').to_owned(), ..Workload::default() };
     w.read_pod(spec);
     w.read_metadata(object, metadata);
-    for (list, kind) in [("initContainers", "init"), ("containers", "container"), ("ephemeralContainers", "ephemeral")]
-    {
-        for container in spec.get(list).and_then(Value::as_array).into_iter().flatten().filter(|c| c.is_object()) {
-            w.read_container(container, kind);
-        }
+    for (container, _) in containers_of(spec) {
+        w.read_container(container);
     }
     for list in [&mut w.host_paths, &mut w.sensitive_host_paths, &mut w.capabilities, &mut w.images, &mut w.registries]
     {
@@ -86,6 +82,64 @@ pub fn read(resource: &str, object: &Value) -> Option<Workload> {
         list.dedup();
     }
     Some(w)
+}
+
+/// One object per container; the elements of `workload.containers|any`.
+pub fn containers(resource: &str, object: &Value) -> Vec<Value> {
+    pod_spec(resource, object)
+        .map(|spec| containers_of(spec).map(|(c, kind)| element(c, kind)).collect())
+        .unwrap_or_default()
+}
+
+fn containers_of(spec: &Value) -> impl Iterator<Item = (&Value, &'static str)> {
+    [("initContainers", "init"), ("containers", "container"), ("ephemeralContainers", "ephemeral")]
+        .into_iter()
+        .flat_map(|(list, kind)| each(spec, list).map(move |c| (c, kind)))
+        .filter(|(c, _)| c.is_object())
+}
+
+fn element(container: &Value, kind: &str) -> Value {
+    let context = container.get("securityContext").unwrap_or(&Value::Null);
+    json!({
+        "name": text(container, "/name").unwrap_or_default(),
+        "type": kind,
+        "image": text(container, "/image").unwrap_or_default(),
+        "privileged": is_privileged(context),
+        "capabilities": capabilities(context),
+        "command": command(container),
+        "env": env(container).collect::<Vec<_>>(),
+        "run_as_root": is_root(context),
+        "ports": each(container, "ports").filter_map(|p| p.get("containerPort").and_then(Value::as_i64)).collect::<Vec<_>>(),
+    })
+}
+
+fn is_root(context: &Value) -> bool {
+    context.get("runAsUser").and_then(Value::as_i64) == Some(0)
+        || context.get("runAsNonRoot").and_then(Value::as_bool) == Some(false)
+}
+
+fn is_privileged(context: &Value) -> bool {
+    let windows_host = context.pointer("/windowsOptions/hostProcess").and_then(Value::as_bool) == Some(true);
+    flag(context, "privileged") || windows_host
+}
+
+fn capabilities(context: &Value) -> Vec<String> {
+    let added = context.pointer("/capabilities/add").and_then(Value::as_array);
+    let name = |c: &str| c.to_uppercase().trim_start_matches("CAP_").to_owned();
+    added.into_iter().flatten().filter_map(Value::as_str).map(name).collect()
+}
+
+/// Command and arguments as one line.
+fn command(container: &Value) -> String {
+    let words: Vec<&str> =
+        each(container, "command").chain(each(container, "args")).filter_map(Value::as_str).collect();
+    words.join(" ")
+}
+
+/// `NAME=value`
+fn env(container: &Value) -> impl Iterator<Item = String> {
+    each(container, "env")
+        .filter_map(|e| Some(format!("{}={}", text(e, "/name")?, text(e, "/value").unwrap_or_default())))
 }
 
 /// The built-in kinds that are a pod or hold a pod template.
@@ -180,56 +234,30 @@ impl Workload {
     }
 
     /// What pods and containers both say in their security context.
-    fn read_confinement(&mut self, context: &Value) -> bool {
-        let root = context.get("runAsUser").and_then(Value::as_i64) == Some(0)
-            || context.get("runAsNonRoot").and_then(Value::as_bool) == Some(false);
-        self.run_as_root |= root;
+    fn read_confinement(&mut self, context: &Value) {
+        self.run_as_root |= is_root(context);
         self.seccomp_unconfined |= text(context, "/seccompProfile/type") == Some("Unconfined");
         self.apparmor_unconfined |= text(context, "/appArmorProfile/type") == Some("Unconfined");
-        root
     }
 
-    fn read_container(&mut self, container: &Value, kind: &str) {
-        let nothing = Value::Null;
-        let context = container.get("securityContext").unwrap_or(&nothing);
-        let root = self.read_confinement(context);
-        let windows_host = context.pointer("/windowsOptions/hostProcess").and_then(Value::as_bool) == Some(true);
-        let privileged = flag(context, "privileged") || windows_host;
-        self.privileged |= privileged;
-        self.allow_privilege_escalation |= flag(context, "allowPrivilegeEscalation");
-        self.proc_mount_unmasked |= text(context, "/procMount") == Some("Unmasked");
-        let capabilities: Vec<String> = context
-            .pointer("/capabilities/add")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .map(|c| c.to_uppercase().trim_start_matches("CAP_").to_owned())
-            .collect();
-        self.capabilities.extend_from_slice(&capabilities);
+    fn read_container(&mut self, container: &Value) {
+        self.has_containers = true;
+        if let Some(context) = container.get("securityContext") {
+            self.read_confinement(context);
+            self.privileged |= is_privileged(context);
+            self.allow_privilege_escalation |= flag(context, "allowPrivilegeEscalation");
+            self.proc_mount_unmasked |= text(context, "/procMount") == Some("Unmasked");
+            self.capabilities.extend(capabilities(context));
+        }
         let image = text(container, "/image").unwrap_or_default();
         if !image.is_empty() {
             self.images.push(image.to_owned());
             self.registries.push(registry(image).to_owned());
         }
-        let words: Vec<&str> =
-            each(container, "command").chain(each(container, "args")).filter_map(Value::as_str).collect();
-        let command = words.join(" ");
-        if !command.is_empty() {
-            self.commands.push(command.clone());
-        }
-        let env: Vec<String> = each(container, "env")
-            .filter_map(|e| Some(format!("{}={}", text(e, "/name")?, text(e, "/value").unwrap_or_default())))
-            .collect();
-        self.env.extend_from_slice(&env);
-        let ports: Vec<i64> =
-            each(container, "ports").filter_map(|p| p.get("containerPort").and_then(Value::as_i64)).collect();
+        self.commands.extend(Some(command(container)).filter(|c| !c.is_empty()));
+        self.env.extend(env(container));
         self.host_ports.extend(each(container, "ports").filter_map(|p| p.get("hostPort").and_then(Value::as_i64)));
         self.interactive |= flag(container, "stdin") && flag(container, "tty");
-        self.containers.push(json!({
-            "name": text(container, "/name").unwrap_or_default(), "type": kind, "image": image, "privileged": privileged,
-            "capabilities": capabilities, "command": command, "env": env, "run_as_root": root, "ports": ports,
-        }));
     }
 }
 
