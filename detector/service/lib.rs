@@ -8,6 +8,7 @@ pub mod http;
 pub mod import;
 pub mod input;
 pub mod journal;
+pub mod lint;
 pub mod metrics;
 pub mod output;
 pub mod pipeline;

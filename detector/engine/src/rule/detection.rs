@@ -43,17 +43,9 @@ impl Key for Field {
     }
 }
 
-/// Field names other people's Kubernetes rules use, and what we call them.
-const SYNONYMS: [(&str, &str); 3] = [
-    ("apiGroup", "objectRef.apiGroup"),
-    ("hostPath", "workload.host_paths"),
-    ("capabilities", "workload.capabilities"),
-];
-
 /// The field of this name.
 pub fn read_field(name: &str) -> Result<Field, Fault> {
-    let ours = SYNONYMS.iter().find(|(theirs, _)| *theirs == name).map_or(name, |(_, ours)| *ours);
-    Field::parse(ours).map_err(|e| Fault::UnknownField { name: e.name, hint: Hint(e.suggestion) })
+    Field::parse(name).map_err(|e| Fault::UnknownField { name: e.name, hint: Hint(e.suggestion) })
 }
 
 impl Key for Path {

@@ -2,6 +2,7 @@
 
 mod coverage;
 mod import;
+mod lint;
 mod test;
 
 use std::io::{IsTerminal, Write};
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use comfy_table::{Cell, Color, ColumnConstraint, ContentArrangement, Table, presets};
 use lapwing_engine::alert::Level;
-use lapwing_engine::event::Event;
+use lapwing_engine::event::{AuditLevel, Event};
 use lapwing_engine::facts::Facts;
 use lapwing_engine::redact;
 use lapwing_engine::rule::correlation::Part;
@@ -21,6 +22,7 @@ use super::scan::Format;
 use super::terminal::clean;
 use super::{Exit, Globals, print};
 use crate::input::{Events, Limits};
+use crate::lint::level;
 use crate::ruleset::Selection;
 
 /// List, check, test and explain rules
@@ -114,6 +116,7 @@ EXIT CODES
     },
     Coverage(coverage::Args),
     Import(import::Args),
+    Lint(lint::Args),
 }
 
 /// # Errors
@@ -126,6 +129,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Exit> {
         Command::Explain { rule, event, which, output } => explain(&rule, &event, &which, output),
         Command::Coverage(args) => coverage::run(&args),
         Command::Import(args) => import::run(&args, globals),
+        Command::Lint(args) => lint::run(args, globals),
     }
 }
 
@@ -136,18 +140,22 @@ struct Listed<'a> {
     title: &'a str,
     level: &'static str,
     kind: &'static str,
+    /// The least audit level it can be decided at.
+    needs: &'static str,
     tags: &'a [String],
     path: String,
 }
 
 fn listed(set: &RuleSet) -> Vec<Listed<'_>> {
-    let one = |m, kind, path: &Path| -> Listed<'_> {
+    let one = |m, kind, needs: AuditLevel, path: &Path| -> Listed<'_> {
         let m: &Meta = m;
         let path = path.display().to_string();
-        Listed { id: &m.id, title: &m.title, level: m.level.as_str(), kind, tags: &m.tags, path }
+        let (level, needs) = (m.level.as_str(), needs.as_str());
+        Listed { id: &m.id, title: &m.title, level, kind, needs, tags: &m.tags, path }
     };
-    let rules = set.rules().iter().map(|r| one(&r.meta, "rule", &r.path));
-    let correlations = set.correlations().iter().map(|c| one(&c.meta, c.kind.as_str(), &c.path));
+    let rules = set.rules().iter().map(|r| one(&r.meta, "rule", level::of_rule(r), &r.path));
+    let correlations =
+        set.correlations().iter().map(|c| one(&c.meta, c.kind.as_str(), level::of_correlation(set, c), &c.path));
     let mut all: Vec<Listed<'_>> = rules.chain(correlations).collect();
     all.sort_by(|a, b| a.path.cmp(&b.path).then(a.id.cmp(b.id)));
     all
@@ -167,15 +175,16 @@ fn list(which: &Which, output: Option<Format>, globals: &Globals) -> anyhow::Res
     }
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(["LEVEL", "RULE", "TITLE"]);
+    table.set_header(["LEVEL", "RULE", "NEEDS", "TITLE"]);
     for (row, meta) in rows.iter().zip(metas(&set, &rows)) {
         table.add_row([
             level_cell(meta.level, globals.color_stdout()),
             Cell::new(clean(row.id)),
+            Cell::new(row.needs),
             Cell::new(clean(row.title)),
         ]);
     }
-    for column in [0, 1] {
+    for column in [0, 1, 2] {
         if let Some(c) = table.column_mut(column) {
             c.set_constraint(ColumnConstraint::ContentWidth);
         }
