@@ -13,6 +13,8 @@ use crate::import::falco;
 
 /// Translate rules of another product
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = "EXAMPLES
+  lapwing rules import falco k8s_audit_rules.yaml --output my-rules/")]
 pub struct Args {
     #[command(subcommand)]
     from: From,
