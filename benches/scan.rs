@@ -22,7 +22,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// Events of the fixtures are repeated to about so many.
+/// The fixtures are repeated to about so many events.
 const EVENTS: usize = 50_000;
 /// Events of one request of the API server, by its own default.
 const BATCH: usize = 400;
@@ -238,24 +238,33 @@ fn index(events: &[String], dir: &Path) -> Result<()> {
     Ok(writer.close()?)
 }
 
-/// The recorded events in the repository, repeated; each repetition is other requests.
+/// The recorded events in the repository: every attack once, and the working day again and again, each time as other
+/// requests.
 fn fixtures() -> Result<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
-    let mut paths = vec![root.join("benign/working-day.jsonl.zst")];
+    let mut attacks = Vec::new();
     for entry in fs::read_dir(root.join("attacks"))? {
-        paths.push(entry?.path().join("events.jsonl.zst"));
+        attacks.push(entry?.path().join("events.jsonl.zst"));
     }
-    paths[1..].sort();
-    let mut once = Vec::new();
-    for path in paths {
-        zstd::stream::copy_decode(fs::File::open(path)?, &mut once)?;
-        if once.last() != Some(&b'\n') {
-            once.push(b'\n');
-        }
+    attacks.sort();
+    let mut text = String::new();
+    for path in attacks {
+        text.push_str(&unpacked(&path)?);
     }
-    let once = String::from_utf8(once)?;
-    let times = EVENTS.div_ceil(once.lines().count());
-    Ok((0..times).map(|n| once.replace("\"auditID\":\"", &format!("\"auditID\":\"{n}"))).collect())
+    let day = unpacked(&root.join("benign/working-day.jsonl.zst"))?;
+    let times = EVENTS.saturating_sub(text.lines().count()).div_ceil(day.lines().count());
+    for n in 0..times {
+        text.push_str(&day.replace("\"auditID\":\"", &format!("\"auditID\":\"{n}")));
+    }
+    Ok(text)
+}
+
+fn unpacked(path: &Path) -> Result<String> {
+    let mut text = String::from_utf8(zstd::stream::decode_all(fs::File::open(path)?)?)?;
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    Ok(text)
 }
 
 fn list(lines: &[&str]) -> String {

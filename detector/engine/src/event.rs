@@ -451,6 +451,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_short_way_reads_a_time_as_the_long_one() {
+        let long = |text: &str| chrono::DateTime::parse_from_rfc3339(text).ok().map(|t| t.timestamp_micros());
+        for text in ["2026-11-20T18:12:00.123456Z", "1969-12-31T23:59:59.999999Z", "2024-02-29T00:00:00.000000Z"] {
+            assert_eq!(api_server_time(text), long(text), "{text}");
+        }
+        for text in [
+            "2026-11-20T18:12:00Z",
+            "2026-11-20T18:12:00.123456+01:00",
+            "2026-13-20T18:12:00.123456Z",
+            "2023-02-29T00:00:00.000000Z",
+            "2016-12-31T23:59:60.123456Z",
+            "2026-11-20T18:12:00.12345xZ",
+            "2026/11/20T18:12:00.123456Z",
+        ] {
+            assert_eq!(parse_time(text), long(text), "{text}");
+            assert_eq!(api_server_time(text), None, "{text}");
+        }
+    }
+
+    #[test]
     fn metadata_borrows_and_bodies_stay_raw() {
         let text = r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"RequestResponse","auditID":"a","stage":"ResponseComplete",
             "requestURI":"/api/v1/pods?x=1&y=2","verb":"create","user":{"username":"u","groups":["g1","g2"],

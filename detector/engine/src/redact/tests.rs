@@ -237,7 +237,7 @@ fn nothing_passes_unlooked_at() {
         r#"{"x":"xoxb-hunter2hunter2"}"#,
         r#"{"x":"{\"auth\":\"hunter2\"}"}"#,
         r#"{"x":"_auth=hunter2"}"#,
-        r#"{"x":"X-API-Key: hunter2"}"#,
+        r#"{"x":"curl -H 'X-API-Key: hunter2' h"}"#,
     ] {
         let text = format!(r#"{{"auditID":"a","objectRef":{{"resource":"pods"}},"requestObject":{value}}}"#);
         let out = event(&text);
