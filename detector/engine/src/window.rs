@@ -84,12 +84,27 @@ impl Windows {
         self.order.remove(&group.touched);
         group.touched = touch;
         self.order.insert(touch, group_key.to_owned());
+        if matches!(self.kind, Kind::ValueCount { .. }) {
+            // Of a value that comes again the newest hit is enough.
+            group.hits.retain(|h| h.value != hit.value || h.time > hit.time);
+        }
         let newest = group.insert(hit)?;
         group.forget(newest - self.timespan, self.kind.room());
         let fired = self.kind.check(group, self.timespan)?;
         self.order.remove(&touch);
         self.groups.remove(group_key);
         Some(fired)
+    }
+
+    /// Whether a hit should be spelled out: it may soon be shown. Most hits of a busy base rule never are.
+    pub fn wants_evidence(&self, group_key: &str, rule: u32) -> bool {
+        let hits = self.groups.get(group_key).map(|g| g.hits.len());
+        match &self.kind {
+            Kind::EventCount { at_least } | Kind::ValueCount { at_least } => hits.unwrap_or(0) + EVIDENCE >= *at_least,
+            Kind::Temporal { .. } => true,
+            // Later steps without a first one lead nowhere, but for the rare one that arrived too early.
+            Kind::TemporalOrdered { .. } => rule == 0 || hits.is_some(),
+        }
     }
 
     fn evict(&mut self) {
@@ -164,8 +179,8 @@ impl Kind {
     fn room(&self) -> usize {
         match self {
             Self::EventCount { at_least } => (*at_least).max(1),
-            // Distinct values may hide behind repeated ones.
-            Self::ValueCount { at_least } => at_least.saturating_mul(8).clamp(64, 4096).max(*at_least),
+            // A value that came late can stand twice.
+            Self::ValueCount { at_least } => at_least.saturating_mul(2).max(1),
             Self::Temporal { rules } | Self::TemporalOrdered { rules } => *rules as usize * PER_RULE,
         }
     }

@@ -11,7 +11,7 @@ use crate::facts::Facts;
 const MAX: usize = 200;
 
 /// `text`, cut to [`MAX`] characters with a mark.
-fn cut(text: &str) -> String {
+pub(crate) fn cut(text: &str) -> String {
     match text.char_indices().nth(MAX) {
         Some((at, _)) => format!("{}…", &text[..at]),
         None => text.to_owned(),

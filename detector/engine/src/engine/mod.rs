@@ -188,19 +188,22 @@ impl Engine {
             self.report(index, finding, &advice(&rule.meta), now, out);
         }
         if !self.wiring.feeds[index as usize].is_empty() {
-            self.correlate(index, facts, request, telling.told(), now, out);
+            self.correlate(index, telling, request, now, out);
         }
     }
 
     /// Feeds a match of rule or correlation `index` to the correlations that rest on it.
-    fn correlate(&mut self, index: u32, facts: &Facts<'_>, request: u64, told: &Told, now: i64, out: &mut Output) {
+    fn correlate(&mut self, index: u32, telling: &Telling<'_, '_>, request: u64, now: i64, out: &mut Output) {
+        let facts = telling.facts;
         let rules = Arc::clone(&self.rules);
         let base = rules.rules().len() as u32;
         for at in 0..self.wiring.feeds[index as usize].len() {
             let (which, slot) = self.wiring.feeds[index as usize][at];
             let correlation = &rules.correlations()[which as usize];
-            let Some(hit) = hit_of(correlation, slot, facts, request, &told.evidence) else { continue };
             let group_key = group_key(correlation, slot, facts);
+            let spell = self.windows[which as usize].wants_evidence(&group_key, slot);
+            let evidence = spell.then(|| &telling.told().evidence);
+            let Some(hit) = hit_of(correlation, slot, facts, request, evidence) else { continue };
             let Some(hits) = self.windows[which as usize].add(&group_key, hit) else { continue };
             let requests: Vec<u64> = hits.iter().map(|h| h.request).collect();
             let audit_ids = unique(hits.iter().map(|h| h.audit_id.clone()));
@@ -208,7 +211,7 @@ impl Engine {
             if self.wiring.speaks[(base + which) as usize] {
                 let count = audit_ids.len();
                 let hits = Some((audit_ids, spelled));
-                let mut finding = self.finding(rule_ref(&correlation.meta), &requests, facts, told, hits);
+                let mut finding = self.finding(rule_ref(&correlation.meta), &requests, facts, telling.told(), hits);
                 finding.summary = format!(
                     "{count} requests within {}, the last: {}",
                     span(correlation.timespan_micros),
@@ -216,7 +219,7 @@ impl Engine {
                 );
                 self.report(base + which, finding, &advice(&correlation.meta), now, out);
             }
-            self.correlate(base + which, facts, request, told, now, out);
+            self.correlate(base + which, telling, request, now, out);
         }
     }
 

@@ -8,6 +8,7 @@ use crate::rule::correlation::{Bound, Correlation, CorrelationKind, Part};
 use crate::rule::set::RuleSet;
 use crate::rule::view::{Scalar, Values, View};
 use crate::window::{Hit, Kind, Windows};
+use crate::words;
 
 /// Which correlations rest on which rules, and who speaks. Correlations are numbered behind the rules.
 #[derive(Debug)]
@@ -56,7 +57,13 @@ pub(super) fn windows_of(c: &Correlation, cap: usize) -> Windows {
     Windows::new(kind, c.timespan_micros, cap)
 }
 
-pub(super) fn hit_of(c: &Correlation, slot: u32, facts: &Facts<'_>, request: u64, evidence: &Evidence) -> Option<Hit> {
+pub(super) fn hit_of(
+    c: &Correlation,
+    slot: u32,
+    facts: &Facts<'_>,
+    request: u64,
+    evidence: Option<&Evidence>,
+) -> Option<Hit> {
     // A value that is not there cannot be a distinct one.
     let counted: Option<Vec<String>> =
         c.counted.iter().map(|key| first_text(facts.values(&key.fields[slot as usize]))).collect();
@@ -66,8 +73,8 @@ pub(super) fn hit_of(c: &Correlation, slot: u32, facts: &Facts<'_>, request: u64
         rule: if matches!(c.kind, CorrelationKind::Temporal | CorrelationKind::TemporalOrdered) { slot } else { 0 },
         request,
         value,
-        audit_id: evidence.audit_id.clone(),
-        evidence: Some(Box::new(evidence.clone())),
+        audit_id: evidence.map_or_else(|| words::cut(&facts.event.audit_id), |e| e.audit_id.clone()),
+        evidence: evidence.map(|e| Box::new(e.clone())),
     })
 }
 
