@@ -22,7 +22,7 @@ pub struct Hit {
     /// The counted value of a `value_count`.
     pub value: Option<String>,
     pub audit_id: String,
-    /// Spelled out for the newest [`EVIDENCE`] hits of each rule in a group.
+    /// Spelled out for the newest five hits of each rule in a group.
     pub evidence: Option<Box<Evidence>>,
 }
 

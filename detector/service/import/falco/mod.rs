@@ -1,7 +1,7 @@
 //! Falco rules for Kubernetes audit events (`source: k8s_audit`), translated into Sigma rules that give
 //! the same verdicts.
 //!
-//! Text → [`source::Source`] → [`parse::Node`] → [`tree::Tree`] → Sigma text. What cannot be translated
+//! Text → `source::Source` → `parse::Node` → `tree::Tree` → Sigma text. What cannot be translated
 //! is named and left out; nothing is guessed.
 
 mod blind;
