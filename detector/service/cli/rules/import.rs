@@ -111,3 +111,23 @@ fn report(import: &falco::Import, globals: &Globals) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULE: &str = "- rule: T\n  desc: d\n  condition: ka.verb=get\n  priority: INFO\n  source: k8s_audit\n- rule: U\n  desc: d\n  condition: ka.verb=list\n  priority: INFO\n  source: k8s_audit\n";
+
+    #[test]
+    fn nothing_is_written_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let import = falco::import(&[("f.yaml".into(), RULE.to_owned())]).unwrap();
+        let out = dir.path().join("new");
+        write_files(&out, &import).unwrap();
+        assert_eq!(fs::read_to_string(out.join("falco-u.yml")).unwrap(), import.rules[1].text);
+        fs::remove_file(out.join("falco-t.yml")).unwrap();
+        let e = write_files(&out, &import).unwrap_err().to_string();
+        assert!(e.contains("falco-u.yml") && e.contains("is there already"), "{e}");
+        assert!(!out.join("falco-t.yml").exists(), "all or nothing");
+    }
+}
