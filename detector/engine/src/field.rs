@@ -104,6 +104,7 @@ fields! {
     ActorAsGroups "actor.as_groups",
     ActorImpersonating "actor.impersonating",
     ActorAdmin "actor.admin",
+    ActorClusterComponent "actor.cluster_component",
     Action "action",
     ActionType "action.type",
     Outcome "outcome",

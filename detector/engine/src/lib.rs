@@ -13,5 +13,6 @@ pub mod field;
 pub mod group;
 pub mod redact;
 pub mod rule;
+pub mod tree;
 pub mod window;
 pub mod words;

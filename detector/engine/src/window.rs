@@ -98,12 +98,14 @@ impl Windows {
 
     /// Whether a hit should be spelled out: it may soon be shown. Most hits of a busy base rule never are.
     pub fn wants_evidence(&self, group_key: &str, rule: u32) -> bool {
-        let hits = self.groups.get(group_key).map(|g| g.hits.len());
+        let hits = self.groups.get(group_key).map(|g| &g.hits);
         match &self.kind {
-            Kind::EventCount { at_least } | Kind::ValueCount { at_least } => hits.unwrap_or(0) + EVIDENCE >= *at_least,
+            Kind::EventCount { at_least } | Kind::ValueCount { at_least } => {
+                hits.map_or(0, VecDeque::len) + EVIDENCE >= *at_least
+            }
             Kind::Temporal { .. } => true,
-            // Later steps without a first one lead nowhere, but for the rare one that arrived too early.
-            Kind::TemporalOrdered { .. } => rule == 0 || hits.is_some(),
+            // A step without the one before it leads nowhere, but for the rare one that arrived too early.
+            Kind::TemporalOrdered { .. } => rule == 0 || hits.is_some_and(|h| h.iter().any(|h| h.rule + 1 == rule)),
         }
     }
 

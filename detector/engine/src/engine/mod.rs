@@ -130,12 +130,25 @@ impl Engine {
         out: &mut Output,
     ) -> Result<Option<i64>, NotAnEvent> {
         let event = Event::parse(text)?;
+        Ok(self.parsed(cluster, text, &event, now, position, out))
+    }
+
+    /// Judges an event that was parsed before.
+    pub fn parsed<'e>(
+        &mut self,
+        cluster: &'e str,
+        text: &'e str,
+        event: &'e Event<'e>,
+        now: i64,
+        position: &dyn Fn() -> String,
+        out: &mut Output,
+    ) -> Option<i64> {
         self.counts.events += 1;
         self.counts.malformed += u64::from(!event.malformed.is_empty());
         self.counts.truncated += u64::from(event.truncated());
-        let facts = Facts::new(&event, text, cluster);
+        let facts = Facts::new(event, text, cluster);
         self.judge(&facts, now, position, out);
-        Ok(event.time())
+        event.time()
     }
 
     /// Lets time pass: closes groups whose window is over.

@@ -32,6 +32,69 @@ pub fn kind(user: &User<'_>) -> &'static str {
     }
 }
 
+/// Whether the request comes from the machinery of the cluster: the control plane, a node, or a controller built into
+/// kube-controller-manager under its own service account. A token of such an account that is bound to a pod is not the
+/// controller's: somebody runs a pod as that account.
+pub fn is_cluster_component(kind: &str, user: &User<'_>) -> bool {
+    match kind {
+        "controlplane" | "node" => true,
+        "serviceaccount" => {
+            let built_in = user.username.strip_prefix("system:serviceaccount:kube-system:");
+            built_in.is_some_and(|name| CONTROLLERS.binary_search(&name).is_ok()) && credential_pod(user).is_empty()
+        }
+        _ => false,
+    }
+}
+
+/// Service accounts of kube-controller-manager's controllers, sorted
+/// (kubernetes/plugin/pkg/auth/authorizer/rbac/bootstrappolicy/controller_policy.go).
+const CONTROLLERS: &[&str] = &[
+    "attachdetach-controller",
+    "bootstrap-signer",
+    "certificate-controller",
+    "clusterrole-aggregation-controller",
+    "cronjob-controller",
+    "daemon-set-controller",
+    "deployment-controller",
+    "device-taint-eviction-controller",
+    "disruption-controller",
+    "endpoint-controller",
+    "endpointslice-controller",
+    "endpointslicemirroring-controller",
+    "ephemeral-volume-controller",
+    "expand-controller",
+    "generic-garbage-collector",
+    "horizontal-pod-autoscaler",
+    "job-controller",
+    "kube-apiserver-serving-clustertrustbundle-publisher",
+    "legacy-service-account-token-cleaner",
+    "namespace-controller",
+    "node-controller",
+    "persistent-volume-binder",
+    "pod-garbage-collector",
+    "pv-protection-controller",
+    "pvc-protection-controller",
+    "replicaset-controller",
+    "replication-controller",
+    "resource-claim-controller",
+    "resourcequota-controller",
+    "root-ca-cert-publisher",
+    "selinux-warning-controller",
+    "service-account-controller",
+    "service-cidrs-controller",
+    "service-controller",
+    "statefulset-controller",
+    "storage-version-migrator-controller",
+    "storageversion-garbage-collector",
+    "taint-eviction-controller",
+    "token-cleaner",
+    "tokens-controller",
+    "ttl-after-finished-controller",
+    "ttl-controller",
+    "validatingadmissionpolicy-status-controller",
+    "volumeattributesclass-protection-controller",
+];
+
 /// Namespace and name of `system:serviceaccount:<namespace>:<name>`.
 pub fn service_account(username: &str) -> Option<(&str, &str)> {
     username.strip_prefix("system:serviceaccount:")?.split_once(':')
@@ -124,6 +187,24 @@ pub fn right(reason: &str) -> (Option<&str>, Option<&str>) {
 mod tests {
     use super::*;
     use crate::event::Text;
+
+    #[test]
+    fn components_are_known_by_identity_and_credential() {
+        let is = |name: &str, pod: &str| {
+            let extra = format!(r#"{{"{POD_NAME}":["{pod}"]}}"#);
+            let extra = serde_json::from_str(if pod.is_empty() { "{}" } else { &extra }).expect("JSON");
+            let user = User { username: Text(name.to_owned().into()), extra, ..User::default() };
+            is_cluster_component(kind(&user), &user)
+        };
+        assert!(is("system:kube-scheduler", "") && is("system:node:n1", ""));
+        assert!(CONTROLLERS.is_sorted());
+        for name in CONTROLLERS {
+            assert!(is(&format!("system:serviceaccount:kube-system:{name}"), ""), "{name}");
+        }
+        assert!(!is("system:serviceaccount:kube-system:replicaset-controller", "evil-pod"), "a pod runs as it");
+        assert!(!is("system:serviceaccount:shop:replicaset-controller", ""));
+        assert!(!is("system:serviceaccount:kube-system:default", "") && !is("alice", ""));
+    }
 
     #[test]
     fn kinds() {

@@ -15,16 +15,15 @@ mod workload;
 
 use std::cell::OnceCell;
 
-use serde_json::Value;
-
 pub use actor::service_account;
 pub use rbac::Rbac;
 pub use uri::{Exec, Proxy};
 pub use workload::Workload;
 
 use crate::event::{Event, Stage};
-use crate::rule::index::{COMMON_ANNOTATIONS, carried};
+use crate::rule::index::{COMMON_ANNOTATIONS, carried, is_common_group};
 use crate::rule::view::Unknown;
+use crate::tree::Tree;
 use body::Body;
 
 /// One event with everything derived from it.
@@ -38,6 +37,9 @@ pub struct Facts<'e> {
     pub outcome: &'static str,
     pub dry_run: bool,
     pub actor_kind: &'static str,
+    /// The control plane, a node or a built-in controller acts.
+    pub cluster_component: bool,
+    client: (&'e str, &'e str),
     pub resource: &'e str,
     pub subresource: &'e str,
     pub namespace: &'e str,
@@ -46,10 +48,10 @@ pub struct Facts<'e> {
 
 #[derive(Debug, Default)]
 struct Lazy<'e> {
-    written: OnceCell<Body>,
-    answered: OnceCell<Body>,
+    written: OnceCell<Body<'e>>,
+    answered: OnceCell<Body<'e>>,
     workload: OnceCell<Result<Option<Workload>, Unknown>>,
-    containers: OnceCell<Vec<Value>>,
+    containers: OnceCell<Vec<Tree<'static>>>,
     rbac: OnceCell<Result<Option<Rbac>, Unknown>>,
     csr: OnceCell<Result<Option<csr::Csr>, Unknown>>,
     exec: OnceCell<Exec>,
@@ -65,6 +67,7 @@ impl<'e> Facts<'e> {
         let action = action::action(event);
         let dry_run = action::dry_run(&event.request_uri);
         let object = event.object_ref.as_ref();
+        let actor_kind = if user_unreadable(event) { "unknown" } else { actor::kind(&event.user) };
         Self {
             event,
             text,
@@ -73,7 +76,9 @@ impl<'e> Facts<'e> {
             action_type: action::action_type(action, &event.verb),
             outcome: action::outcome(event, dry_run),
             dry_run,
-            actor_kind: if user_unreadable(event) { "unknown" } else { actor::kind(&event.user) },
+            actor_kind,
+            cluster_component: actor::is_cluster_component(actor_kind, &event.user),
+            client: actor::client(&event.user_agent),
             resource: object.map_or("", |o| &*o.resource),
             subresource: object.map_or("", |o| &*o.subresource),
             namespace: object.map_or("", |o| &*o.namespace),
@@ -117,7 +122,7 @@ impl<'e> Facts<'e> {
 
     /// Family of the client: the first product token of the user agent.
     pub fn client(&self) -> (&'e str, &'e str) {
-        actor::client(&self.event.user_agent)
+        self.client
     }
 
     /// `namespaced`, `cluster`, `all-namespaces` or `url`.
@@ -139,9 +144,9 @@ impl<'e> Facts<'e> {
             return from_ref;
         }
         let from_body = self.lazy.response_name.get_or_init(|| {
-            let name = |b: &Body| {
+            let name = |b: &Body<'_>| {
                 let object = b.as_ref().ok()?.as_ref()?;
-                object.pointer("/metadata/name").and_then(Value::as_str).map(str::to_owned)
+                object.at(&["metadata", "name"]).and_then(Tree::as_str).map(str::to_owned)
             };
             name(self.answered()).or_else(|| name(self.written()))
         });
@@ -149,12 +154,12 @@ impl<'e> Facts<'e> {
     }
 
     /// What the request writes.
-    pub fn written(&self) -> &Body {
+    pub fn written(&self) -> &Body<'e> {
         self.lazy.written.get_or_init(|| body::written(self.event))
     }
 
     /// What the API server answered.
-    pub fn answered(&self) -> &Body {
+    pub fn answered(&self) -> &Body<'e> {
         self.lazy.answered.get_or_init(|| body::answered(self.event))
     }
 
@@ -163,7 +168,7 @@ impl<'e> Facts<'e> {
     }
 
     /// What of the things most events lack this one may carry, as bits of [`carried`].
-    pub fn carried(&self) -> u8 {
+    pub fn carried(&self) -> u16 {
         let event = self.event;
         let (mut failed_open, mut other) = (false, false);
         for (key, _) in &event.annotations.0 {
@@ -179,6 +184,9 @@ impl<'e> Facts<'e> {
             (other, carried::ANNOTATION),
             (self.may_write_workload(), carried::WORKLOAD),
             (self.may_write_rbac(), carried::RBAC),
+            (!matches!(event.code(), Some(200 | 201)), carried::CODE),
+            (event.user.groups.0.iter().any(|g| !is_common_group(g)), carried::GROUP),
+            (!self.cluster_component, carried::OUTSIDER),
         ]
         .iter()
         .filter(|(held, _)| *held)
@@ -188,6 +196,7 @@ impl<'e> Facts<'e> {
     /// False when there is no pod spec for sure, without a look into the body.
     fn may_write_workload(&self) -> bool {
         self.writes_object()
+            && writes_spec(self.subresource)
             && carries_pods(self.resource)
             && !is_reserved(self.outcome)
             && (self.event.request_object.is_some() || workload::is_kind(self.resource))
@@ -214,7 +223,7 @@ impl<'e> Facts<'e> {
     }
 
     /// One object per container of the pod spec this request writes.
-    fn containers(&self) -> &[Value] {
+    fn containers(&self) -> &[Tree<'static>] {
         self.lazy.containers.get_or_init(|| match self.written() {
             Ok(Some(object)) => workload::containers(self.resource, object),
             _ => Vec::new(),
@@ -280,6 +289,11 @@ fn user_unreadable(event: &Event<'_>) -> bool {
 /// The authorizer refused before the body was read: nothing was written and nothing is hidden.
 fn is_reserved(outcome: &str) -> bool {
     matches!(outcome, "denied" | "unauthenticated")
+}
+
+/// Of the subresources only these change a pod spec: the API server ignores a spec sent to `status`.
+fn writes_spec(subresource: &str) -> bool {
+    matches!(subresource, "" | "ephemeralcontainers" | "resize")
 }
 
 /// Kinds written so often and never with a pod spec that parsing their bodies would be waste.

@@ -1,9 +1,8 @@
 //! What a write on roles and bindings grants, and to whom.
 
-use serde_json::Value;
-
 use crate::event::Event;
 use crate::rule::view::Unknown;
+use crate::tree::Tree;
 
 /// A role or binding as a request writes it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -18,7 +17,7 @@ pub struct Rbac {
     pub subject_kinds: Vec<String>,
     pub verbs: Vec<String>,
     pub resources: Vec<String>,
-    pub rules: Vec<Value>,
+    pub rules: Vec<Tree<'static>>,
     pub powers: Vec<&'static str>,
     pub broad_subject: bool,
     pub self_grant: bool,
@@ -37,7 +36,7 @@ pub fn kind(resource: &str) -> Option<&'static str> {
 }
 
 /// What `written` grants. `answered` fills in what a patch does not carry (`roleRef` never changes).
-pub fn read(kind: &'static str, event: &Event<'_>, written: &Value, answered: Option<&Value>) -> Rbac {
+pub fn read(kind: &'static str, event: &Event<'_>, written: &Tree<'_>, answered: Option<&Tree<'_>>) -> Rbac {
     let mut rbac = Rbac { kind, ..Rbac::default() };
     if kind.ends_with("binding") {
         rbac.read_binding(event, written, answered);
@@ -49,18 +48,14 @@ pub fn read(kind: &'static str, event: &Event<'_>, written: &Value, answered: Op
     rbac
 }
 
-fn list<'v>(v: &'v Value, key: &str) -> impl Iterator<Item = &'v Value> {
-    v.get(key).and_then(Value::as_array).into_iter().flatten()
-}
-
-fn texts(v: &Value, key: &str) -> Vec<String> {
-    list(v, key).filter_map(Value::as_str).map(str::to_owned).collect()
+fn texts(v: &Tree<'_>, key: &str) -> Vec<String> {
+    v.each(key).filter_map(Tree::as_str).map(str::to_owned).collect()
 }
 
 impl Rbac {
-    fn read_binding(&mut self, event: &Event<'_>, written: &Value, answered: Option<&Value>) {
+    fn read_binding(&mut self, event: &Event<'_>, written: &Tree<'_>, answered: Option<&Tree<'_>>) {
         let reference = written.get("roleRef").or_else(|| answered.and_then(|a| a.get("roleRef")));
-        match reference.and_then(|r| r.get("name")).and_then(Value::as_str) {
+        match reference.and_then(|r| r.get("name")).and_then(Tree::as_str) {
             Some(name) => {
                 self.powers.extend(powers_of_role(name));
                 self.role = Some(Ok(name.to_owned()));
@@ -68,10 +63,10 @@ impl Rbac {
             None if &*event.verb == "patch" => self.role = Some(Err(Unknown::NotCarried)),
             None => {}
         }
-        self.role_kind = reference.and_then(|r| r.get("kind")).and_then(Value::as_str).map(str::to_owned);
+        self.role_kind = reference.and_then(|r| r.get("kind")).and_then(Tree::as_str).map(str::to_owned);
         let home = event.object_ref.as_ref().map_or("", |o| &*o.namespace);
-        for subject in list(written, "subjects") {
-            let field = |key: &str| subject.get(key).and_then(Value::as_str).unwrap_or_default();
+        for subject in written.each("subjects") {
+            let field = |key: &str| subject.get(key).and_then(Tree::as_str).unwrap_or_default();
             let (kind, name) = (field("kind"), field("name"));
             if name.is_empty() {
                 continue;
@@ -90,8 +85,8 @@ impl Rbac {
         self.self_grant = self.subjects.iter().any(|s| is_writer(s, event));
     }
 
-    fn read_role(&mut self, written: &Value) {
-        self.rules = list(written, "rules").filter(|r| r.is_object()).cloned().collect();
+    fn read_role(&mut self, written: &Tree<'_>) {
+        self.rules = written.each("rules").filter(|r| r.is_object()).map(Tree::to_static).collect();
         for rule in &self.rules {
             let (verbs, resources) = (texts(rule, "verbs"), texts(rule, "resources"));
             powers_of_rule(&verbs, &resources, &texts(rule, "apiGroups"), &mut self.powers);
@@ -102,7 +97,7 @@ impl Rbac {
             list.sort_unstable();
             list.dedup();
         }
-        let labels = written.pointer("/metadata/labels").and_then(Value::as_object);
+        let labels = written.at(&["metadata", "labels"]).and_then(Tree::as_object);
         for (key, value) in labels.into_iter().flatten() {
             if let Some(role) = key.strip_prefix("rbac.authorization.k8s.io/aggregate-to-")
                 && value.as_str() == Some("true")
@@ -233,7 +228,7 @@ fn powers_of_rule(verbs: &[String], resources: &[String], groups: &[String], pow
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn event(text: &str) -> Event<'_> {
         Event::parse(text).expect("an event")
@@ -247,7 +242,7 @@ mod tests {
         let e = event(BY_ALICE);
         let written = json!({"roleRef": {"kind": "ClusterRole", "name": "cluster-admin"}, "subjects": [
             {"kind": "ServiceAccount", "name": "default"}, {"kind": "User", "name": "bob"}, {"kind": "Group", "name": "ops"}]});
-        let r = read("rolebinding", &e, &written, None);
+        let r = read("rolebinding", &e, &written.into(), None);
         assert_eq!(r.role, Some(Ok("cluster-admin".into())));
         assert_eq!(r.subjects, ["serviceaccount:shop/default", "user:bob", "group:ops"]);
         assert!(r.powers.contains(&"cluster-admin") && !r.broad_subject && !r.self_grant);
@@ -262,7 +257,7 @@ mod tests {
             (json!({"kind": "Group", "name": "system:authenticated"}), false),
             (json!({"kind": "User", "name": "bob"}), false),
         ] {
-            let r = read("rolebinding", &e, &json!({"roleRef": {"name": "edit"}, "subjects": [subject]}), None);
+            let r = read("rolebinding", &e, &json!({"roleRef": {"name": "edit"}, "subjects": [subject]}).into(), None);
             assert_eq!(r.self_grant, own, "{subject}");
         }
         let sa = event(
@@ -271,7 +266,7 @@ mod tests {
         let r = read(
             "clusterrolebinding",
             &sa,
-            &json!({"subjects": [{"kind": "ServiceAccount", "namespace": "ci", "name": "bot"}]}),
+            &json!({"subjects": [{"kind": "ServiceAccount", "namespace": "ci", "name": "bot"}]}).into(),
             None,
         );
         assert!(r.self_grant);
@@ -280,16 +275,16 @@ mod tests {
     #[test]
     fn a_patch_without_role_is_unknown_until_the_answer_tells() {
         let e = event(r#"{"auditID":"a","verb":"patch","objectRef":{"resource":"clusterrolebindings"}}"#);
-        let written = json!({"subjects": [{"kind": "User", "name": "mallory"}]});
+        let written = json!({"subjects": [{"kind": "User", "name": "mallory"}]}).into();
         assert_eq!(read("clusterrolebinding", &e, &written, None).role, Some(Err(Unknown::NotCarried)));
-        let answer = json!({"roleRef": {"kind": "ClusterRole", "name": "cluster-admin"}});
+        let answer = json!({"roleRef": {"kind": "ClusterRole", "name": "cluster-admin"}}).into();
         assert!(read("clusterrolebinding", &e, &written, Some(&answer)).powers.contains(&"cluster-admin"));
     }
 
     #[test]
     fn powers_of_rules() {
         let e = event(BY_ALICE);
-        let of = |rule: Value| read("clusterrole", &e, &json!({"rules": [rule]}), None).powers;
+        let of = |rule: Value| read("clusterrole", &e, &json!({"rules": [rule]}).into(), None).powers;
         assert_eq!(of(json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]})), [] as [&str; 0]);
         assert_eq!(of(json!({"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]})), ["secrets-read"]);
         assert_eq!(of(json!({"apiGroups": ["other"], "resources": ["secrets"], "verbs": ["get"]})), [] as [&str; 0]);
@@ -305,7 +300,7 @@ mod tests {
         let r = read(
             "clusterrole",
             &e,
-            &json!({"metadata": {"labels": {"rbac.authorization.k8s.io/aggregate-to-view": "true", "rbac.authorization.k8s.io/aggregate-to-edit": "false"}}, "rules": []}),
+            &json!({"metadata": {"labels": {"rbac.authorization.k8s.io/aggregate-to-view": "true", "rbac.authorization.k8s.io/aggregate-to-edit": "false"}}, "rules": []}).into(),
             None,
         );
         assert_eq!(r.aggregates, ["view"]);
