@@ -5,6 +5,7 @@
 //! snapshot.
 
 mod fired;
+mod shapes;
 mod undecidable;
 mod wiring;
 
@@ -27,6 +28,7 @@ use crate::rule::{Judgement, Rule};
 use crate::window::{DEFAULT_CAP, Windows};
 use crate::words;
 use fired::{Fired, request_id};
+use shapes::Shapes;
 use undecidable::{UNDECIDABLE, Undecided};
 use wiring::{Wiring, group_key, hit_of, span, unique, windows_of};
 
@@ -39,11 +41,13 @@ pub struct Options {
     pub window_groups: usize,
     /// Findings below this level are counted and not reported.
     pub min_level: Level,
+    /// Findings that no alert will show in full are not put into words: no summary, no evidence. For who reads alerts.
+    pub brief: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { group_window: 3_600_000_000, window_groups: DEFAULT_CAP, min_level: Level::Informational }
+        Self { group_window: 3_600_000_000, window_groups: DEFAULT_CAP, min_level: Level::Informational, brief: false }
     }
 }
 
@@ -80,6 +84,7 @@ pub struct Engine {
     /// Resources and clusters whose bodies the audit policy hides, with the time that may be told again.
     blind: HashMap<(String, String), i64>,
     counts: Counts,
+    shapes: Shapes,
     candidates: Vec<u32>,
 }
 
@@ -96,6 +101,7 @@ impl Engine {
             fired: Fired::default(),
             blind: HashMap::new(),
             counts: Counts::default(),
+            shapes: Shapes::default(),
             candidates: Vec::new(),
         }
     }
@@ -168,7 +174,7 @@ impl Engine {
 
     fn judge(&mut self, facts: &Facts<'_>, now: i64, position: &dyn Fn() -> String, out: &mut Output) {
         let mut candidates = std::mem::take(&mut self.candidates);
-        self.rules.candidates(&keys(facts), &mut candidates);
+        self.shapes.candidates(&self.rules, facts, &mut candidates);
         if !candidates.is_empty() {
             let rules = Arc::clone(&self.rules);
             let told = Telling { facts, position, told: OnceCell::new() };
@@ -197,7 +203,9 @@ impl Engine {
             return;
         }
         if self.wiring.speaks[index as usize] {
-            let finding = self.finding(rule_ref(&rule.meta), &[request], facts, telling.told(), None);
+            let named = rule_ref(&rule.meta);
+            let brief = self.brief(&named, request, facts, now, out);
+            let finding = brief.unwrap_or_else(|| self.finding(named, &[request], facts, telling.told(), None));
             self.report(index, finding, &advice(&rule.meta), now, out);
         }
         if !self.wiring.feeds[index as usize].is_empty() {
@@ -236,6 +244,26 @@ impl Engine {
         }
     }
 
+    /// A finding without words, where its alert has all it will show.
+    fn brief(
+        &mut self,
+        rule: &RuleRef,
+        request: u64,
+        facts: &Facts<'_>,
+        now: i64,
+        out: &mut Output,
+    ) -> Option<Finding> {
+        if !self.options.brief {
+            return None;
+        }
+        let actor = words::cut(&redact::plain(facts.actor()));
+        if !self.groups.shows_no_more(now, &rule.id, facts.cluster, &actor, &mut out.alerts) {
+            return None;
+        }
+        let audit_id = words::cut(&redact::plain(&facts.event.audit_id));
+        Some(finding(rule.clone(), &[request], facts, actor, String::new(), (vec![audit_id], Vec::new())))
+    }
+
     fn finding(
         &self,
         rule: RuleRef,
@@ -247,20 +275,7 @@ impl Engine {
         let (audit_ids, mut evidence) =
             hits.unwrap_or_else(|| (vec![told.evidence.audit_id.clone()], vec![told.evidence.clone()]));
         evidence.truncate(MAX_EVIDENCE);
-        let requests: String = requests.iter().map(|r| format!("{r:016x}")).collect();
-        Finding {
-            id: group::id(&["finding", &rule.id, facts.cluster, &requests]),
-            rule,
-            verdict: Verdict::Match,
-            reason: String::new(),
-            cluster: facts.cluster.to_owned(),
-            actor: told.evidence.actor.clone(),
-            actor_kind: facts.actor_kind.to_owned(),
-            time: to_datetime(facts.event.time().unwrap_or_default()),
-            summary: told.summary.clone(),
-            audit_ids,
-            evidence,
-        }
+        finding(rule, requests, facts, told.evidence.actor.clone(), told.summary.clone(), (audit_ids, evidence))
     }
 
     fn report(&mut self, index: u32, finding: Finding, advice: &Advice<'_>, now: i64, out: &mut Output) {
@@ -365,6 +380,30 @@ fn keys<'f>(facts: &'f Facts<'_>) -> Keys<'f> {
         client: facts.client().0,
         network: facts.network(),
         carried: facts.carried(),
+    }
+}
+
+fn finding(
+    rule: RuleRef,
+    requests: &[u64],
+    facts: &Facts<'_>,
+    actor: String,
+    summary: String,
+    (audit_ids, evidence): (Vec<String>, Vec<Evidence>),
+) -> Finding {
+    let requests: String = requests.iter().map(|r| format!("{r:016x}")).collect();
+    Finding {
+        id: group::id(&["finding", &rule.id, facts.cluster, &requests]),
+        rule,
+        verdict: Verdict::Match,
+        reason: String::new(),
+        cluster: facts.cluster.to_owned(),
+        actor,
+        actor_kind: facts.actor_kind.to_owned(),
+        time: to_datetime(facts.event.time().unwrap_or_default()),
+        summary,
+        audit_ids,
+        evidence,
     }
 }
 

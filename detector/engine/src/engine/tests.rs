@@ -280,3 +280,25 @@ fn an_upper_bound_alone_cannot_be_judged_in_a_stream() {
     let problems: Vec<String> = problems.expect_err("a problem").iter().map(ToString::to_string).collect();
     assert!(problems[0].contains("needs a lower bound"), "{problems:?}");
 }
+
+/// Alerts are the same whether findings that none of them shows are put into words or not.
+#[test]
+fn brief_findings_make_the_same_alerts() {
+    // A name that is redacted must be the same name in a finding without words.
+    let events: Vec<String> = (0..40).map(|i| exec("bob --password=hunter22hunter22", i, "ResponseComplete")).collect();
+    let run = |brief| {
+        let rules = engine().rules;
+        let mut engine = Engine::new(rules, Options { brief, ..Options::default() });
+        let mut out = feed(&mut engine, &events);
+        engine.finish(&mut out);
+        out
+    };
+    let (full, brief) = (run(false), run(true));
+    assert_eq!(full.alerts, brief.alerts);
+    for (full, brief) in full.findings.iter().zip(&brief.findings) {
+        assert_eq!((&full.id, &full.actor, &full.audit_ids), (&brief.id, &brief.actor, &brief.audit_ids));
+        assert!(!full.actor.contains("hunter22"));
+    }
+    let worded = |out: &Output| out.findings.iter().filter(|f| !f.summary.is_empty()).count();
+    assert_eq!((worded(&full), worded(&brief)), (40, MAX_EVIDENCE));
+}

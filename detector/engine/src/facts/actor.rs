@@ -131,7 +131,8 @@ pub fn network(address: &str) -> &'static str {
 
 /// Product and version of a user agent: `kubectl/v1.32.4 (linux…)` is (`kubectl`, `v1.32.4`).
 pub fn client(user_agent: &str) -> (&str, &str) {
-    let first = user_agent.split([' ', '(']).next().unwrap_or_default();
+    let end = user_agent.bytes().position(|b| matches!(b, b' ' | b'('));
+    let first = &user_agent[..end.unwrap_or(user_agent.len())];
     match first.split_once('/') {
         _ if user_agent.is_empty() => ("none", ""),
         Some((product, version)) => (product, version.split('/').next().unwrap_or_default()),

@@ -39,7 +39,6 @@ pub struct Facts<'e> {
     pub actor_kind: &'static str,
     /// The control plane, a node or a built-in controller acts.
     pub cluster_component: bool,
-    client: (&'e str, &'e str),
     pub resource: &'e str,
     pub subresource: &'e str,
     pub namespace: &'e str,
@@ -59,6 +58,7 @@ struct Lazy<'e> {
     name: OnceCell<&'e str>,
     response_name: OnceCell<Option<String>>,
     network: OnceCell<&'static str>,
+    client: OnceCell<(&'e str, &'e str)>,
 }
 
 impl<'e> Facts<'e> {
@@ -78,7 +78,6 @@ impl<'e> Facts<'e> {
             dry_run,
             actor_kind,
             cluster_component: actor::is_cluster_component(actor_kind, &event.user),
-            client: actor::client(&event.user_agent),
             resource: object.map_or("", |o| &*o.resource),
             subresource: object.map_or("", |o| &*o.subresource),
             namespace: object.map_or("", |o| &*o.namespace),
@@ -122,7 +121,7 @@ impl<'e> Facts<'e> {
 
     /// Family of the client: the first product token of the user agent.
     pub fn client(&self) -> (&'e str, &'e str) {
-        self.client
+        *self.lazy.client.get_or_init(|| actor::client(&self.event.user_agent))
     }
 
     /// `namespaced`, `cluster`, `all-namespaces` or `url`.

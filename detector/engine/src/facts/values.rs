@@ -215,8 +215,8 @@ impl Facts<'_> {
 
     fn client_value(&self, field: &Field) -> Option<Values<'_>> {
         Some(match field {
-            Field::ClientFamily => text(self.client.0),
-            Field::ClientVersion => text(self.client.1),
+            Field::ClientFamily => text(self.client().0),
+            Field::ClientVersion => text(self.client().1),
             Field::ClientAddress => text(self.address()),
             Field::ClientNetwork => text(self.network()),
             Field::ClientClaims => {

@@ -250,6 +250,15 @@ impl<K> Expr<K> {
         }
     }
 
+    /// Whether it searches the whole event for texts.
+    pub fn searches_text(&self) -> bool {
+        match self {
+            Self::All(parts) | Self::Any(parts) => parts.written.iter().any(Self::searches_text),
+            Self::Item(_) => false,
+            Self::Keywords { .. } => true,
+        }
+    }
+
     /// Calls `f` for every item.
     pub fn visit<'r>(&'r self, f: &mut dyn FnMut(&'r Item<K>)) {
         match self {
