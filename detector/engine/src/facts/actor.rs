@@ -34,17 +34,24 @@ pub fn kind(user: &User<'_>) -> &'static str {
 
 /// Whether the request comes from the machinery of the cluster: the control plane, a node, or a controller built into
 /// kube-controller-manager under its own service account. A token of such an account that is bound to a pod is not the
-/// controller's: somebody runs a pod as that account.
-pub fn is_cluster_component(kind: &str, user: &User<'_>) -> bool {
+/// controller's: somebody runs a pod as that account. Nor is one that another program uses, though a program's name
+/// alone would prove nothing.
+pub fn is_cluster_component(kind: &str, event: &Event<'_>) -> bool {
+    let user = &event.user;
     match kind {
         "controlplane" | "node" => true,
         "serviceaccount" => {
             let built_in = user.username.strip_prefix("system:serviceaccount:kube-system:");
-            built_in.is_some_and(|name| CONTROLLERS.binary_search(&name).is_ok()) && credential_pod(user).is_empty()
+            built_in.is_some_and(|name| CONTROLLERS.binary_search(&name).is_ok())
+                && credential_pod(user).is_empty()
+                && CONTROLLER_MANAGERS.contains(&client(&event.user_agent).0)
         }
         _ => false,
     }
 }
+
+/// Programs that contain kube-controller-manager.
+const CONTROLLER_MANAGERS: &[&str] = &["kube-controller-manager", "k3s", "kubelite", "hyperkube"];
 
 /// Service accounts of kube-controller-manager's controllers, sorted
 /// (kubernetes/plugin/pkg/auth/authorizer/rbac/bootstrappolicy/controller_policy.go).
@@ -191,18 +198,22 @@ mod tests {
 
     #[test]
     fn components_are_known_by_identity_and_credential() {
-        let is = |name: &str, pod: &str| {
+        let by = |name: &str, pod: &str, agent: &str| {
             let extra = format!(r#"{{"{POD_NAME}":["{pod}"]}}"#);
             let extra = serde_json::from_str(if pod.is_empty() { "{}" } else { &extra }).expect("JSON");
             let user = User { username: Text(name.to_owned().into()), extra, ..User::default() };
-            is_cluster_component(kind(&user), &user)
+            let event = Event { user, user_agent: Text(agent.to_owned().into()), ..Event::default() };
+            is_cluster_component(kind(&event.user), &event)
         };
+        let is = |name: &str, pod: &str| by(name, pod, "kube-controller-manager/v1.36.0 (linux/amd64)");
         assert!(is("system:kube-scheduler", "") && is("system:node:n1", ""));
         assert!(CONTROLLERS.is_sorted());
         for name in CONTROLLERS {
             assert!(is(&format!("system:serviceaccount:kube-system:{name}"), ""), "{name}");
         }
         assert!(!is("system:serviceaccount:kube-system:replicaset-controller", "evil-pod"), "a pod runs as it");
+        let account = "system:serviceaccount:kube-system:replicaset-controller";
+        assert!(by(account, "", "k3s/v1.32.1+k3s1 (linux/amd64)") && !by(account, "", "kubectl/v1.32.4 (linux/amd64)"));
         assert!(!is("system:serviceaccount:shop:replicaset-controller", ""));
         assert!(!is("system:serviceaccount:kube-system:default", "") && !is("alice", ""));
     }

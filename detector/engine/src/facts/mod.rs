@@ -77,7 +77,7 @@ impl<'e> Facts<'e> {
             outcome: action::outcome(event, dry_run),
             dry_run,
             actor_kind,
-            cluster_component: actor::is_cluster_component(actor_kind, &event.user),
+            cluster_component: actor::is_cluster_component(actor_kind, event),
             resource: object.map_or("", |o| &*o.resource),
             subresource: object.map_or("", |o| &*o.subresource),
             namespace: object.map_or("", |o| &*o.namespace),
