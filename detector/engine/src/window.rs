@@ -84,7 +84,7 @@ impl Windows {
         self.order.remove(&group.touched);
         group.touched = touch;
         self.order.insert(touch, group_key.to_owned());
-        if matches!(self.kind, Kind::ValueCount { .. }) {
+        if matches!(self.kind, Kind::ValueCount { .. }) && !group.holds(&hit) {
             // Of a value that comes again the newest hit is enough.
             group.hits.retain(|h| h.value != hit.value || h.time > hit.time);
         }
@@ -157,9 +157,13 @@ impl Windows {
 }
 
 impl Group {
+    fn holds(&self, hit: &Hit) -> bool {
+        self.hits.iter().any(|h| h.request == hit.request && h.rule == hit.rule)
+    }
+
     /// Inserts in time order; the newest time, or `None` where the request is here already.
     fn insert(&mut self, hit: Hit) -> Option<i64> {
-        if self.hits.iter().any(|h| h.request == hit.request && h.rule == hit.rule) {
+        if self.holds(&hit) {
             return None;
         }
         let at = self.hits.partition_point(|h| h.time <= hit.time);

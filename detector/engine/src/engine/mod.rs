@@ -4,6 +4,7 @@
 //! gives the same output with the same ids. Everything it remembers is bounded and can be taken as a
 //! snapshot.
 
+mod chain;
 mod fired;
 mod shapes;
 mod undecidable;
@@ -26,7 +27,7 @@ use crate::rule::index::{Keys, UNKNOWN};
 use crate::rule::set::RuleSet;
 use crate::rule::view::View;
 use crate::rule::{Judgement, Rule};
-use crate::window::{DEFAULT_CAP, Windows};
+use crate::window::{DEFAULT_CAP, Hit, Windows};
 use crate::words;
 use fired::{Fired, request_id};
 use shapes::Shapes;
@@ -203,6 +204,7 @@ impl Engine {
         if !candidates.is_empty() {
             let rules = Arc::clone(&self.rules);
             let told = Telling { sight, position, told: OnceCell::new() };
+            let before = out.findings.len();
             let mut undecided: Vec<Undecided> = Vec::new();
             for &index in &candidates {
                 let rule = &rules.rules()[index as usize];
@@ -216,6 +218,7 @@ impl Engine {
                 }
             }
             self.undecidable(&undecided, &told, now, out);
+            self.chains(before, &told, now, out);
         }
         self.candidates = candidates;
     }
@@ -240,7 +243,6 @@ impl Engine {
 
     /// Feeds a match of rule or correlation `index` to the correlations that rest on it.
     fn correlate(&mut self, index: u32, telling: &Telling<'_, '_, '_>, request: u64, now: i64, out: &mut Output) {
-        let facts = telling.sight.facts;
         let rules = Arc::clone(&self.rules);
         let base = rules.rules().len() as u32;
         for at in 0..self.wiring.feeds[index as usize].len() {
@@ -251,19 +253,9 @@ impl Engine {
             let evidence = spell.then(|| &telling.told().evidence);
             let Some(hit) = hit_of(correlation, slot, telling.sight, request, evidence) else { continue };
             let Some(hits) = self.windows[which as usize].add(&group_key, hit) else { continue };
-            let requests: Vec<u64> = hits.iter().map(|h| h.request).collect();
-            let audit_ids = unique(hits.iter().map(|h| h.audit_id.clone()));
-            let spelled: Vec<Evidence> = hits.into_iter().filter_map(|h| h.evidence.map(|e| *e)).collect();
             if self.wiring.speaks[(base + which) as usize] {
-                let count = audit_ids.len();
-                let hits = Some((audit_ids, spelled));
-                let mut finding = self.finding(rule_ref(&correlation.meta), &requests, facts, telling.told(), hits);
-                finding.summary = format!(
-                    "{count} requests within {}, the last: {}",
-                    span(correlation.timespan_micros),
-                    finding.summary
-                );
-                self.report(base + which, finding, &advice(&correlation.meta), now, out);
+                let count = unique(hits.iter().map(|h| h.audit_id.clone())).len();
+                self.correlated(which, hits, &format!("{count} requests"), telling, now, out);
             }
             self.correlate(base + which, telling, request, now, out);
         }
@@ -287,6 +279,27 @@ impl Engine {
         }
         let audit_id = words::cut(&redact::plain(&facts.event.audit_id));
         Some(finding(rule.clone(), &[request], facts, actor, String::new(), (vec![audit_id], Vec::new())))
+    }
+
+    /// Reports that `hits` fulfil a correlation: `what` they are, in its time, and the last of them.
+    fn correlated(
+        &mut self,
+        which: u32,
+        hits: Vec<Hit>,
+        what: &str,
+        telling: &Telling<'_, '_, '_>,
+        now: i64,
+        out: &mut Output,
+    ) {
+        let rules = Arc::clone(&self.rules);
+        let correlation = &rules.correlations()[which as usize];
+        let requests: Vec<u64> = hits.iter().map(|h| h.request).collect();
+        let audit_ids = unique(hits.iter().map(|h| h.audit_id.clone()));
+        let spelled: Vec<Evidence> = hits.into_iter().filter_map(|h| h.evidence.map(|e| *e)).collect();
+        let (rule, hits) = (rule_ref(&correlation.meta), Some((audit_ids, spelled)));
+        let mut finding = self.finding(rule, &requests, telling.sight.facts, telling.told(), hits);
+        finding.summary = format!("{what} within {}, the last: {}", span(correlation.timespan_micros), finding.summary);
+        self.report(rules.rules().len() as u32 + which, finding, &advice(&correlation.meta), now, out);
     }
 
     fn finding(

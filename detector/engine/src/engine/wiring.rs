@@ -17,6 +17,8 @@ pub(super) struct Wiring {
     /// Per rule or correlation: the correlations it feeds, and as which of their parts.
     pub(super) feeds: Vec<Vec<(u32, u32)>>,
     pub(super) speaks: Vec<bool>,
+    /// Correlations that findings feed, whatever rule made them.
+    pub(super) chains: Vec<u32>,
     /// Whether anything reads what is remembered of objects and credentials.
     pub(super) remembers: bool,
 }
@@ -39,7 +41,8 @@ impl Wiring {
                 feeds[index].push((which as u32, slot as u32));
             }
         }
-        Self { feeds, speaks, remembers: remembers(set) }
+        let chains = set.correlations().iter().zip(0..).filter(|(c, _)| c.kind == CorrelationKind::KillChain);
+        Self { feeds, speaks, chains: chains.map(|(_, i)| i).collect(), remembers: remembers(set) }
     }
 }
 
@@ -60,7 +63,7 @@ pub(super) fn windows_of(c: &Correlation, cap: usize) -> Windows {
     let at_least = c.bounds.iter().map(least).max().unwrap_or(1).clamp(1, 10_000) as usize;
     let kind = match c.kind {
         CorrelationKind::EventCount => Kind::EventCount { at_least },
-        CorrelationKind::ValueCount => Kind::ValueCount { at_least },
+        CorrelationKind::ValueCount | CorrelationKind::KillChain => Kind::ValueCount { at_least },
         CorrelationKind::Temporal => Kind::Temporal { rules: parts },
         CorrelationKind::TemporalOrdered => Kind::TemporalOrdered { rules: parts },
     };
