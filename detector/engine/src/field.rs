@@ -213,6 +213,7 @@ fields! {
     RbacHolders "rbac.holders",
     RbacPrebound "rbac.prebound",
     RbacGrantedBy "rbac.granted_by",
+    RbacGrantedPowers "rbac.granted_powers",
     RbacLived "rbac.lived",
     RbacUsed "rbac.used",
     CsrSigner "csr.signer",
@@ -290,6 +291,7 @@ impl Field {
                     | Self::RbacHolders
                     | Self::RbacPrebound
                     | Self::RbacGrantedBy
+                    | Self::RbacGrantedPowers
                     | Self::RbacLived
                     | Self::RbacUsed
                     | Self::AdmissionWeakened

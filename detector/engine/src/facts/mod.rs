@@ -21,7 +21,7 @@ pub use rbac::Rbac;
 pub(crate) use rbac::{is_actor, powers_of_right};
 pub use uri::{Exec, Proxy};
 pub use workload::Workload;
-pub(crate) use workload::read as workload_of;
+pub(crate) use workload::{is_sensitive, read as workload_of};
 
 use crate::event::{Event, Stage};
 use crate::rule::index::{COMMON_ANNOTATIONS, carried, is_common_group};

@@ -14,6 +14,8 @@ pub struct Binding {
     pub role: Option<RoleName>,
     /// `None`: not seen.
     pub subjects: Option<Vec<String>>,
+    /// What the role gave when it was bound.
+    pub powers: Vec<String>,
     /// Who wrote the newest subject.
     pub by: String,
     pub at: i64,
@@ -104,9 +106,19 @@ impl Memory {
     }
 
     /// The role that the binding written here gives.
-    pub(super) fn bound_role(&self, facts: &Facts<'_>) -> Option<&Role> {
+    fn bound_role(&self, facts: &Facts<'_>) -> Option<&Role> {
         let role = self.role_of(facts)?;
         self.roles.get(role_key(facts.cluster, role.cluster_wide, facts.namespace, &role.name))
+    }
+
+    /// What the role of the binding written here gives, by its name or as it was written.
+    pub(super) fn bound_powers<'m>(&'m self, facts: &'m Facts<'_>) -> Vec<&'m str> {
+        let named = facts.rbac().ok().flatten().map_or(&[][..], |r| &r.powers);
+        let written = self.bound_role(facts).map_or(&[][..], |r| &r.powers);
+        let mut powers: Vec<&str> = named.iter().copied().chain(written.iter().map(String::as_str)).collect();
+        powers.sort_unstable();
+        powers.dedup();
+        powers
     }
 
     fn role_of(&self, facts: &Facts<'_>) -> Option<RoleName> {
@@ -123,6 +135,7 @@ impl Memory {
             return;
         }
         let role = self.role_of(facts);
+        let powers: Vec<String> = self.bound_powers(facts).into_iter().map(str::to_owned).collect();
         let gained = self.gained_subjects(facts);
         let written = facts.rbac().ok().flatten();
         let subjects = written.map(|r| r.subjects.iter().take(MANY).map(|s| short(s)).collect::<Vec<_>>());
@@ -141,6 +154,7 @@ impl Memory {
             if grant {
                 binding.by = short(facts.actor());
                 binding.at = now;
+                binding.powers = powers;
             }
             if created {
                 binding.created = Some(now);

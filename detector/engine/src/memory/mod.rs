@@ -79,9 +79,9 @@ macro_rules! books {
 books! {
     /// By namespace and name.
     pods: Pod,
-    /// Paths on nodes, by PersistentVolume.
+    /// Sensitive paths on nodes, by PersistentVolume.
     volumes: String,
-    /// Paths on nodes, by the namespace and name of a claim.
+    /// Sensitive paths on nodes, by the namespace and name of a claim.
     claims: String,
     /// By credential id.
     credentials: Credential,

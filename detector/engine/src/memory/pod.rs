@@ -53,7 +53,7 @@ pub fn names(powers: u8) -> impl Iterator<Item = &'static str> {
 }
 
 impl Memory {
-    /// Paths on the node that the pod spec of this request reaches through claims.
+    /// Sensitive paths on the node that the pod spec of this request reaches through claims.
     pub(super) fn claimed_paths<'m>(&'m self, facts: &Facts<'_>) -> Vec<&'m str> {
         if self.claims.is_empty() || !matches!(facts.workload(), Ok(Some(_))) {
             return Vec::new();

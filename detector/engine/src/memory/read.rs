@@ -75,11 +75,15 @@ pub fn ends(facts: &Facts<'_>, now: i64) -> i64 {
     now.saturating_add(told.unwrap_or(default).clamp(0, 86_400) * 1_000_000)
 }
 
-/// Path on the node of a PersistentVolume, and the claim it is bound to (namespace, name).
+/// Where k3s keeps ordinary volumes, below a directory that is else none of a pod's business.
+const K3S_STORAGE: &str = "/var/lib/rancher/k3s/storage/";
+
+/// Sensitive path on the node of a PersistentVolume, and the claim it is bound to (namespace, name).
 pub fn volume(facts: &Facts<'_>) -> (Option<String>, Option<(String, String)>) {
     let Some(object) = whole(facts).or_else(|| object(facts.written())) else { return (None, None) };
     let path = text(object, &["spec", "hostPath", "path"]).or_else(|| text(object, &["spec", "local", "path"]));
     let claim = text(object, &["spec", "claimRef", "namespace"]).zip(text(object, &["spec", "claimRef", "name"]));
+    let path = path.filter(|p| facts::is_sensitive(p) && (!p.starts_with(K3S_STORAGE) || p.contains("..")));
     (path.map(short), claim.map(|(ns, name)| (short(ns), short(name))))
 }
 

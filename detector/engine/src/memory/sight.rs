@@ -227,7 +227,7 @@ impl<'s, 'e> Sight<'s, 'e> {
             Field::RbacGained => some(self.gain().map_or(&[], |g| &g.rights)),
             Field::RbacGainedPowers if facts.rbac().is_ok_and(|r| r.is_some_and(|r| r.kind.ends_with("binding"))) => {
                 let gained = self.gained_subjects().is_some_and(|s| !s.is_empty());
-                strings_if(if gained { self.bound_powers() } else { Vec::new() })
+                strings_if(if gained { self.memory.bound_powers(facts) } else { Vec::new() })
             }
             Field::RbacGainedPowers => some(self.gain().map_or(&[], |g| &g.powers)),
             Field::RbacGainedSubjects => some(self.gained_subjects().map_or(&[], |s| s)),
@@ -239,20 +239,11 @@ impl<'s, 'e> Sight<'s, 'e> {
                 number(self.ago(role().and_then(|r| r.prebound).filter(|_| facts.action == "create")))
             }
             Field::RbacGrantedBy => maybe(removed().map(|b| &b.by)),
+            Field::RbacGrantedPowers => some(removed().map_or(&[], |b| &b.powers)),
             Field::RbacLived => number(self.ago(removed().and_then(|b| b.created))),
             Field::RbacUsed => truth(removed().map(|b| b.used.is_some())),
             _ => return None,
         })
-    }
-
-    /// What the role of the binding written here gives, by its name or as it was written.
-    fn bound_powers(&self) -> Vec<&str> {
-        let named = self.facts.rbac().ok().flatten().map_or(&[][..], |r| &r.powers);
-        let written = self.memory.bound_role(self.facts).map_or(&[][..], |r| &r.powers);
-        let mut powers: Vec<&str> = named.iter().copied().chain(written.iter().map(String::as_str)).collect();
-        powers.sort_unstable();
-        powers.dedup();
-        powers
     }
 
     fn object_value(&self, field: &Field) -> Option<Values<'_>> {

@@ -227,7 +227,7 @@ fn by(binding: &str) -> Json {
 #[test]
 fn a_right_tells_who_granted_it_and_a_removed_grant_whether_it_was_used() {
     const USE: [&str; 4] = ["right.granted_by", "right.granted_ago", "right.granted_after_denial", "actor.denied_ago"];
-    const END: [&str; 3] = ["rbac.granted_by", "rbac.lived", "rbac.used"];
+    const END: [&str; 4] = ["rbac.granted_by", "rbac.lived", "rbac.used", "rbac.granted_powers"];
     let mut s = Stream::new();
     s.told("bob", "get", "pods/shop/p/exec", json!({"responseStatus": {"code": 403}}));
     s.told("alice", "create", "rolebindings/shop/b", binding("r", &["bob"]));
@@ -240,12 +240,14 @@ fn a_right_tells_who_granted_it_and_a_removed_grant_whether_it_was_used() {
     assert_eq!(s.event("bob", "get", "pods/shop/p/exec", by("b"), &USE[..2]), [json!("carol"), json!(10)]);
     assert_eq!(
         s.event("alice", "delete", "rolebindings/shop/b", json!({}), &END),
-        [json!("carol"), json!(60), json!(true)]
+        [json!("carol"), json!(60), json!(true), NONE]
     );
     assert_eq!(s.event("bob", "get", "pods/shop/p/exec", by("b"), &USE[..1]), [Json::Null], "removed");
-    s.told("alice", "create", "rolebindings/shop/c", binding("r", &["bob"]));
-    assert_eq!(s.event("alice", "delete", "rolebindings/shop/c", json!({}), &END)[2], json!(false));
-    assert_eq!(s.event("alice", "delete", "rolebindings/shop/d", json!({}), &END), [NONE; 3], "never seen");
+    s.told("alice", "create", "rolebindings/shop/c", binding("view-all", &["bob"]));
+    s.told("alice", "create", "rolebindings/shop/c", binding("system:node", &["bob"]));
+    let unused = s.event("alice", "delete", "rolebindings/shop/c", json!({}), &END);
+    assert_eq!(unused[2..], [json!(false), json!(["secrets-read", "token-create"])]);
+    assert_eq!(s.event("alice", "delete", "rolebindings/shop/d", json!({}), &END), [NONE; 4], "never seen");
 }
 
 fn role(rules: Json) -> Json {
@@ -351,6 +353,13 @@ fn a_claim_leads_to_the_path_on_the_node() {
     s.told("pv-controller", "patch", "persistentvolumes//v", bound);
     assert_eq!(s.event("eve", "create", "pods/shop/b", pod.clone(), &PATHS), [json!(["/etc"])]);
     assert_eq!(s.event("eve", "get", "pods/shop/b/exec", json!({}), &POD[..1]), [json!(["host-path"])]);
+    for (path, told) in
+        [("/mnt/data", NONE), ("/var/lib/rancher/k3s/storage/pvc-1", NONE), ("/mnt/../root", json!(["/mnt/../root"]))]
+    {
+        let spec = json!({"hostPath": {"path": path}, "claimRef": {"namespace": "other", "name": "c1"}});
+        s.told("eve", "create", "persistentvolumes//w", json!({"requestObject": {"spec": spec}}));
+        assert_eq!(s.event("eve", "create", "pods/other/b", pod.clone(), &PATHS), [told], "{path}");
+    }
     assert_eq!(s.event("eve", "create", "pods/lab/b", pod, &PATHS), [Json::Null], "a claim of another namespace");
 }
 

@@ -110,7 +110,7 @@ fn carried_with(field: &Field) -> u16 {
         Field::PsaViolations => carried::ANNOTATION,
         Field::Annotation(key) if !COMMON_ANNOTATIONS.contains(&key.as_str()) => carried::ANNOTATION,
         // Told of deletions too, which write nothing.
-        Field::RbacKind | Field::RbacGrantedBy | Field::RbacLived | Field::RbacUsed => 0,
+        Field::RbacKind | Field::RbacGrantedBy | Field::RbacGrantedPowers | Field::RbacLived | Field::RbacUsed => 0,
         Field::RightGrantedBy | Field::RightGrantedAgo | Field::RightGrantedAfterDenial => carried::GRANT,
         other if other.is_of_credential() => carried::CREDENTIAL,
         other if other.name().starts_with("workload.") => carried::WORKLOAD,
