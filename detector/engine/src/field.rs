@@ -302,6 +302,11 @@ impl Field {
             )
     }
 
+    /// Whether it tells of a binding that is removed, for which a deletion without a body will do.
+    pub const fn is_of_removed_binding(&self) -> bool {
+        matches!(self, Self::RbacGrantedBy | Self::RbacGrantedPowers | Self::RbacLived | Self::RbacUsed)
+    }
+
     /// Whether it is about the past of a credential, which everyday use has none of.
     pub const fn is_of_credential(&self) -> bool {
         matches!(

@@ -29,8 +29,7 @@ pub fn of_field(field: &Field) -> AuditLevel {
         Field::Request(_) | Field::RequestBody | Field::PsaEnforce => AuditLevel::Request,
         // The kind of role object is the resource's name.
         Field::RbacKind => AuditLevel::Metadata,
-        // Told of a deletion by its name.
-        Field::RbacGrantedBy | Field::RbacLived | Field::RbacUsed => AuditLevel::Metadata,
+        removed if removed.is_of_removed_binding() => AuditLevel::Metadata,
         // What earlier requests wrote.
         Field::PodPowers | Field::PodServiceAccount => AuditLevel::Request,
         _ => match field.name().split('.').next() {

@@ -109,8 +109,8 @@ fn carried_with(field: &Field) -> u16 {
         Field::CredentialPod => carried::POD_TOKEN,
         Field::PsaViolations => carried::ANNOTATION,
         Field::Annotation(key) if !COMMON_ANNOTATIONS.contains(&key.as_str()) => carried::ANNOTATION,
-        // Told of deletions too, which write nothing.
-        Field::RbacKind | Field::RbacGrantedBy | Field::RbacGrantedPowers | Field::RbacLived | Field::RbacUsed => 0,
+        Field::RbacKind => 0,
+        other if other.is_of_removed_binding() => 0,
         Field::RightGrantedBy | Field::RightGrantedAgo | Field::RightGrantedAfterDenial => carried::GRANT,
         other if other.is_of_credential() => carried::CREDENTIAL,
         other if other.name().starts_with("workload.") => carried::WORKLOAD,
