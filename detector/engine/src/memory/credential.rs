@@ -52,7 +52,7 @@ const ISSUED: [&str; 2] =
     ["authentication.kubernetes.io/issued-credential-id", "authentication.k8s.io/issued-credential-id"];
 
 pub(super) fn key(cluster: &str, id: &str) -> Key {
-    Key::of(cluster, &["credential", id])
+    Key::of_id(cluster, id)
 }
 
 pub(super) fn certificate_key(cluster: &str, name: &str) -> Key {

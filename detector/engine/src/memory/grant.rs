@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Key, Memory, read, short};
+use super::book::fnv;
+use super::{Book, Key, Memory, read, short};
 use crate::facts::Facts;
 
 /// Subjects of a binding and holders of a role that are remembered.
@@ -23,6 +24,8 @@ pub struct Binding {
     pub created: Option<i64>,
     /// First request it allowed.
     pub used: Option<i64>,
+    /// Of its name as the API server writes it: `name`, or `name/namespace`.
+    pub mark: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -52,11 +55,29 @@ pub(super) fn role_key(cluster: &str, cluster_wide: bool, namespace: &str, name:
     Key::of(cluster, &[if cluster_wide { "clusterrole" } else { "role" }, namespace, name])
 }
 
+/// Marks of the names of bindings: a cheap no for most requests, which were allowed by a binding that nobody
+/// saw written. A mark that stays behind its binding costs a look, no more.
+#[derive(Clone, Debug, Default)]
+pub struct Marks(foldhash::HashSet<u64>);
+
+impl Marks {
+    pub fn of(bindings: &Book<Binding>) -> Self {
+        Self(bindings.values().map(|b| b.mark).collect())
+    }
+
+    fn add(&mut self, mark: u64, bindings: &Book<Binding>) {
+        if self.0.len() > 2 * bindings.len() + MANY {
+            *self = Self::of(bindings);
+        }
+        self.0.insert(mark);
+    }
+}
+
 /// The binding that allowed the request, by the API server's own sentence.
-pub(super) fn used_binding(facts: &Facts<'_>) -> Option<Key> {
+pub(super) fn used_binding(facts: &Facts<'_>, marks: &Marks) -> Option<Key> {
     let reason = facts.reason().strip_prefix("RBAC: allowed by ")?;
     let (kind, rest) = reason.split_once(" \"")?;
-    let name = rest.split('"').next()?;
+    let name = rest.split('"').next().filter(|name| marks.0.contains(&fnv(name)))?;
     match kind {
         "ClusterRoleBinding" => Some(binding_key(facts.cluster, true, "", name)),
         "RoleBinding" => {
@@ -146,9 +167,15 @@ impl Memory {
         // Controllers write the same binding again and again; only new subjects are a grant.
         let grant = created || gained.is_some_and(|g| !g.is_empty());
         let key = written_binding(facts);
+        let whole_name = match facts.resource {
+            "rolebindings" => format!("{}/{}", facts.name(), facts.namespace),
+            _ => facts.name().to_owned(),
+        };
+        let mark = fnv(&whole_name);
         if !grant && self.bindings.get(key).is_none() && subjects.is_none() {
             return;
         }
+        self.marks.add(mark, &self.bindings);
         self.bindings.change(key, |former| {
             let mut binding = former.filter(|_| !created).unwrap_or_default();
             if grant {
@@ -159,6 +186,7 @@ impl Memory {
             if created {
                 binding.created = Some(now);
             }
+            binding.mark = mark;
             binding.role = role.or(binding.role);
             binding.subjects = subjects.or(binding.subjects);
             binding

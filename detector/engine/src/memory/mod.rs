@@ -25,7 +25,7 @@ pub use sight::{Places, Sight};
 use crate::facts::Facts;
 use credential::{Certificate, Credential, Requested};
 use former::{Former, Refused};
-use grant::{Binding, Role};
+use grant::{Binding, Marks, Role};
 use guard::Guard;
 use pod::Pod;
 
@@ -48,12 +48,14 @@ macro_rules! books {
         #[derive(Clone, Debug)]
         pub struct Memory {
             $($(#[$doc])* $name: Book<$value>,)*
+            /// Which bindings may be among those remembered.
+            marks: Marks,
         }
 
         impl Memory {
             /// `cap` entries of each kind.
             pub fn new(cap: usize) -> Self {
-                Self { $($name: Book::new(cap),)* }
+                Self { $($name: Book::new(cap),)* marks: Marks::default() }
             }
 
             /// Entries now, and entries forgotten for lack of room, of each kind.
@@ -70,6 +72,7 @@ macro_rules! books {
                 $(if let Some(stored) = snapshot.remove(stringify!($name)) {
                     self.$name.restore(stored)?;
                 })*
+                self.marks = Marks::of(&self.bindings);
                 Ok(())
             }
         }

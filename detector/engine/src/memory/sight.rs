@@ -79,7 +79,7 @@ impl<'s, 'e> Sight<'s, 'e> {
     pub fn places(&self) -> Places {
         *self.places.get_or_init(|| Places {
             credential: credential::watched(self.facts).map(|id| credential::key(self.facts.cluster, id)),
-            binding: grant::used_binding(self.facts),
+            binding: grant::used_binding(self.facts, &self.memory.marks),
         })
     }
 
@@ -121,9 +121,6 @@ impl<'s, 'e> Sight<'s, 'e> {
 
     fn binding(&self) -> Option<&'s Binding> {
         *self.binding.get_or_init(|| {
-            if self.memory.bindings.is_empty() {
-                return None;
-            }
             let known = self.memory.bindings.get(self.places().binding?)?;
             (!known.by.is_empty()).then_some(known)
         })
