@@ -278,6 +278,16 @@ mod tests {
     }
 
     #[test]
+    fn a_request_counted_under_one_value_takes_none_from_others() {
+        let mut w = Windows::new(Kind::ValueCount { at_least: 3 }, 60, 10);
+        w.add("k", hit(0, 0, 1, "a"));
+        w.add("k", hit(1, 0, 2, "b"));
+        // A later stage of the second request, under the value of the first.
+        w.add("k", hit(2, 0, 2, "a"));
+        assert!(w.add("k", hit(3, 0, 3, "c")).is_some());
+    }
+
+    #[test]
     fn temporal_wants_all_ordered_wants_them_in_order() {
         let feed = |kind: Kind, rules: &[u32]| {
             let mut w = Windows::new(kind, 60, 10);

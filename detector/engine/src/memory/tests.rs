@@ -214,6 +214,19 @@ fn a_token_tells_who_asked_for_it_and_where_it_was_first_used() {
     assert_eq!(anywhere[6], Json::Null, "a credential with many addresses has no usual one");
 }
 
+#[test]
+fn a_request_that_was_only_received_is_no_use_of_its_credential() {
+    let mut s = Stream::new();
+    let mut moved = pod_token("", "", "t1");
+    s.told("x", "list", "secrets/shop", moved.clone());
+    moved["sourceIPs"] = json!(["10.0.0.99"]);
+    let mut received = moved.clone();
+    received["stage"] = json!("RequestReceived");
+    received["responseStatus"] = Json::Null;
+    s.told("x", "list", "secrets/shop", received);
+    assert_eq!(s.event("x", "list", "secrets/shop", moved, &["credential.new_address"]), [json!(true)]);
+}
+
 fn binding(role: &str, subjects: &[&str]) -> Json {
     let subjects: Vec<Json> = subjects.iter().map(|s| json!({"kind": "User", "name": s})).collect();
     json!({"requestObject": {"roleRef": {"kind": "Role", "name": role}, "subjects": subjects}})
