@@ -11,6 +11,7 @@ pub mod event;
 pub mod facts;
 pub mod field;
 pub mod group;
+pub mod memory;
 pub mod redact;
 pub mod rule;
 pub mod tree;

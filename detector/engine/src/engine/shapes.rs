@@ -25,15 +25,16 @@ pub(super) struct Shapes {
 }
 
 impl Shapes {
-    /// Puts the positions of the rules that this event can meet into `out`, in order.
-    pub(super) fn candidates(&mut self, rules: &RuleSet, facts: &Facts<'_>, out: &mut Vec<u32>) {
-        self.read(facts);
+    /// Puts the positions of the rules that this event can meet into `out`, in order. `past`: what is remembered of it, as
+    /// bits of [`carried`](crate::rule::index::carried).
+    pub(super) fn candidates(&mut self, rules: &RuleSet, facts: &Facts<'_>, past: u16, out: &mut Vec<u32>) {
+        self.read(facts, past);
         if let Some(known) = self.known.get(self.key.as_slice()) {
             out.clear();
             out.extend_from_slice(known);
             return;
         }
-        rules.candidates(&keys(facts), out);
+        rules.candidates(&keys(facts, past), out);
         out.retain(|i| {
             let rule = &rules.rules()[*i as usize];
             rule.searches_text() || rule.judge(&Shape(facts)) != Judgement::NoMatch
@@ -47,7 +48,7 @@ impl Shapes {
     }
 
     /// Every value that [`Shape`] shows, each text behind its length.
-    fn read(&mut self, facts: &Facts<'_>) {
+    fn read(&mut self, facts: &Facts<'_>, past: u16) {
         let event = facts.event;
         self.key.clear();
         for text in [
@@ -65,7 +66,7 @@ impl Shapes {
             self.key.extend_from_slice(text.as_bytes());
         }
         self.key.push(event.stage as u8);
-        self.key.extend_from_slice(&facts.carried().to_le_bytes());
+        self.key.extend_from_slice(&(facts.carried() | past).to_le_bytes());
     }
 }
 
@@ -128,8 +129,8 @@ mod tests {
         let event = Event::parse(text).expect("an event");
         let facts = Facts::new(&event, text, "c");
         let [mut first, mut second] = [vec![99], vec![98]];
-        shapes.candidates(rules, &facts, &mut first);
-        shapes.candidates(rules, &facts, &mut second);
+        shapes.candidates(rules, &facts, 0, &mut first);
+        shapes.candidates(rules, &facts, 0, &mut second);
         assert_eq!(first, second);
         first
     }

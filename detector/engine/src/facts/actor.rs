@@ -149,6 +149,7 @@ pub fn client(user_agent: &str) -> (&str, &str) {
 
 const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
 const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
+const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
 const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
 
 fn extra<'e>(user: &'e User<'_>, key: &str) -> &'e str {
@@ -163,6 +164,11 @@ pub fn credential_id<'e>(user: &'e User<'_>) -> &'e str {
 /// The pod a bound service account token belongs to.
 pub fn credential_pod<'e>(user: &'e User<'_>) -> &'e str {
     extra(user, POD_NAME)
+}
+
+/// The uid of that pod.
+pub fn credential_pod_uid<'e>(user: &'e User<'_>) -> &'e str {
+    extra(user, POD_UID)
 }
 
 /// The node a bound service account token was issued for.

@@ -16,15 +16,17 @@ mod workload;
 use std::cell::OnceCell;
 
 pub use actor::service_account;
+pub(crate) use body::Body;
 pub use rbac::Rbac;
+pub(crate) use rbac::{is_actor, powers_of_right};
 pub use uri::{Exec, Proxy};
 pub use workload::Workload;
+pub(crate) use workload::{is_sensitive, read as workload_of};
 
 use crate::event::{Event, Stage};
 use crate::rule::index::{COMMON_ANNOTATIONS, carried, is_common_group};
 use crate::rule::view::Unknown;
 use crate::tree::Tree;
-use body::Body;
 
 /// One event with everything derived from it.
 #[derive(Debug)]
@@ -117,6 +119,16 @@ impl<'e> Facts<'e> {
     /// `loopback`, `private`, `public` or `unknown`.
     pub fn network(&self) -> &'static str {
         self.lazy.network.get_or_init(|| actor::network(self.address()))
+    }
+
+    /// Id of the credential, empty where it is not told.
+    pub fn credential_id(&self) -> &'e str {
+        actor::credential_id(&self.event.user)
+    }
+
+    /// Name and uid of the pod a service account token is bound to.
+    pub fn credential_pod(&self) -> (&'e str, &'e str) {
+        (actor::credential_pod(&self.event.user), actor::credential_pod_uid(&self.event.user))
     }
 
     /// Family of the client: the first product token of the user agent.
@@ -245,7 +257,7 @@ impl<'e> Facts<'e> {
         view.as_ref().map(Option::as_ref).map_err(|e| *e)
     }
 
-    fn csr(&self) -> Result<Option<&csr::Csr>, Unknown> {
+    pub(crate) fn csr(&self) -> Result<Option<&csr::Csr>, Unknown> {
         let view = self.lazy.csr.get_or_init(|| {
             if self.resource != "certificatesigningrequests" || self.action_type != "write" {
                 return Ok(None);

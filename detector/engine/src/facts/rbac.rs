@@ -82,7 +82,7 @@ impl Rbac {
             });
         }
         self.broad_subject = self.subjects.iter().any(|s| is_broad(s));
-        self.self_grant = self.subjects.iter().any(|s| is_writer(s, event));
+        self.self_grant = self.subjects.iter().any(|s| is_actor(s, event));
     }
 
     fn read_role(&mut self, written: &Tree<'_>) {
@@ -119,7 +119,8 @@ fn is_broad(subject: &str) -> bool {
     ) || subject.starts_with("group:system:serviceaccounts:")
 }
 
-fn is_writer(subject: &str, event: &Event<'_>) -> bool {
+/// Whether a subject is the actor, one of the actor's own groups or the actor's account.
+pub(crate) fn is_actor(subject: &str, event: &Event<'_>) -> bool {
     let user = &event.user;
     if let Some(name) = subject.strip_prefix("user:") {
         return name == &*user.username;
@@ -161,6 +162,14 @@ fn powers_of_role(name: &str) -> &'static [&'static str] {
         "system:aggregate-to-edit" => &["edit", "secrets-read", "pods-exec"],
         _ => &[],
     }
+}
+
+/// What one verb on one resource gives.
+pub(crate) fn powers_of_right(verb: &str, resource: &str, group: &str) -> Vec<&'static str> {
+    let one = |text: &str| [text.to_owned()];
+    let mut powers = Vec::new();
+    powers_of_rule(&one(verb), &one(resource), &one(group), &mut powers);
+    powers
 }
 
 fn powers_of_rule(verbs: &[String], resources: &[String], groups: &[String], powers: &mut Vec<&'static str>) {

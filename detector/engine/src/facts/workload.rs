@@ -288,7 +288,8 @@ fn normalise(path: &str) -> String {
     format!("/{}", parts.join("/"))
 }
 
-fn is_sensitive(path: &str) -> bool {
+/// Whether a directory or file of the node gives away the node, its credentials or its runtime.
+pub(crate) fn is_sensitive(path: &str) -> bool {
     let path = normalise(path);
     path == "/"
         || path == "/var"

@@ -55,7 +55,11 @@ pub mod carried {
     pub const GROUP: u16 = 1 << 9;
     /// Neither the control plane nor a node nor a built-in controller acts, or it is not known who does.
     pub const OUTSIDER: u16 = 1 << 10;
-    pub const COUNT: usize = 11;
+    /// Something is remembered of the credential that is not its everyday use.
+    pub const CREDENTIAL: u16 = 1 << 11;
+    /// The binding that allowed the request was seen when it was written.
+    pub const GRANT: u16 = 1 << 12;
+    pub const COUNT: usize = 13;
 }
 
 /// Annotations every event has.
@@ -106,6 +110,9 @@ fn carried_with(field: &Field) -> u16 {
         Field::PsaViolations => carried::ANNOTATION,
         Field::Annotation(key) if !COMMON_ANNOTATIONS.contains(&key.as_str()) => carried::ANNOTATION,
         Field::RbacKind => 0,
+        other if other.is_of_removed_binding() => 0,
+        Field::RightGrantedBy | Field::RightGrantedAgo | Field::RightGrantedAfterDenial => carried::GRANT,
+        other if other.is_of_credential() => carried::CREDENTIAL,
         other if other.name().starts_with("workload.") => carried::WORKLOAD,
         other if other.name().starts_with("rbac.") => carried::RBAC,
         _ => 0,
