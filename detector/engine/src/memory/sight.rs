@@ -90,8 +90,8 @@ impl<'s, 'e> Sight<'s, 'e> {
 
     /// What of the past the event carries, as bits of [`carried`].
     pub fn carried(&self) -> u16 {
-        let granted = self.binding().is_some();
-        u16::from(self.is_remarkable()) * carried::CREDENTIAL | u16::from(granted) * carried::GRANT
+        let held = [(self.is_remarkable(), carried::CREDENTIAL), (self.binding().is_some(), carried::GRANT)];
+        held.iter().filter(|(held, _)| *held).fold(0, |bits, (_, bit)| bits | bit)
     }
 
     /// Anything but a credential that is used as always and belongs to a pod that lives.
