@@ -291,6 +291,11 @@ fn a_role_tells_what_it_gains_and_who_holds_it() {
     // A JSON patch writes one element; the rest is still there.
     let add = json!({"requestObject": [{"op": "add", "path": "/rules/-", "value": secrets}]});
     assert_eq!(s.event("bob", "patch", "roles/shop/r", add, &GAIN[..1]), [json!(["get secrets"])]);
+    assert_eq!(
+        s.event("bob", "create", "widgets/shop/r", role(json!([secrets])), &GAIN),
+        [NONE; 5],
+        "rules of something else"
+    );
     let bound = ["rbac.gained_subjects", "rbac.gained_powers"];
     let grown = s.event("bob", "update", "rolebindings/shop/b", binding("r", &["bob", "eve"]), &bound);
     assert_eq!(grown, [json!(["user:eve"]), json!(["secrets-read"])]);
