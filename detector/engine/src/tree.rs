@@ -1,12 +1,13 @@
 //! A JSON value that borrows its text from the event: what bodies are read into.
 //!
 //! `serde_json::Value` copies every name and text and sorts every object; that was the largest part of judging a
-//! write. Of names that occur twice the last counts, as for the API server.
+//! write. Of names that occur twice the last counts, as for the API server. `fieldsV1`, where managed fields keep what
+//! they cover and which is a third of many answers, is left out: nobody asks for it.
 
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 /// Names and values in the order of the text.
 pub type Fields<'a> = [(Cow<'a, str>, Tree<'a>)];
@@ -160,6 +161,10 @@ impl<'de> Visitor<'de> for Reader {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut fields = Vec::new();
         while let Some(name) = map.next_key::<crate::event::Text<'de>>()? {
+            if name.as_str() == "fieldsV1" {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            }
             fields.push((name.0, map.next_value()?));
         }
         Ok(Tree::Object(fields))
@@ -189,6 +194,14 @@ mod tests {
         assert_eq!(tree.at(&["a", "b"]), Some(&Tree::Int(2)));
         assert_eq!(tree.at(&["a", "c"]), None);
         assert_eq!(tree.at(&["a", "b", "c"]), None);
+    }
+
+    #[test]
+    fn what_managed_fields_cover_is_left_out() {
+        let text = r#"{"metadata":{"managedFields":[{"manager":"helm","fieldsV1":{"f:spec":{"f:x":{}}}}],"name":"a"}}"#;
+        let tree: Tree<'_> = serde_json::from_str(text).expect("JSON");
+        let manager = r#"{"metadata":{"managedFields":[{"manager":"helm"}],"name":"a"}}"#;
+        assert_eq!(tree, serde_json::from_str(manager).expect("JSON"));
     }
 
     #[test]

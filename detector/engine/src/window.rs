@@ -100,9 +100,9 @@ impl Windows {
     pub fn wants_evidence(&self, group_key: &str, rule: u32) -> bool {
         let hits = self.groups.get(group_key).map(|g| &g.hits);
         match &self.kind {
-            Kind::EventCount { at_least } | Kind::ValueCount { at_least } => {
-                hits.map_or(0, VecDeque::len) + EVIDENCE >= *at_least
-            }
+            Kind::EventCount { at_least } => hits.map_or(0, VecDeque::len) + EVIDENCE >= *at_least,
+            // The newest hit of a value replaces the one before: a group can stay one value short for ever.
+            Kind::ValueCount { at_least } => hits.map_or(0, VecDeque::len) + 2 >= *at_least,
             Kind::Temporal { .. } => true,
             // A step without the one before it leads nowhere, but for the rare one that arrived too early.
             Kind::TemporalOrdered { .. } => rule == 0 || hits.is_some_and(|h| h.iter().any(|h| h.rule + 1 == rule)),

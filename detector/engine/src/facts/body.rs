@@ -6,7 +6,7 @@
 
 use serde_json::value::RawValue;
 
-use crate::event::{AuditLevel, Event};
+use crate::event::{AuditLevel, Event, Text};
 use crate::rule::view::Unknown;
 use crate::tree::Tree;
 
@@ -24,6 +24,33 @@ pub fn written<'e>(event: &Event<'e>) -> Body<'e> {
         (Err(Unknown::Unreadable), Some(answer)) => parse(answer).map(|v| (!is_status(&v)).then_some(v)),
         (request, _) => request,
     }
+}
+
+/// Of an answer what is asked for often; read without the rest.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default, bound(deserialize = "'de: 'e"))]
+pub struct Head<'e> {
+    pub metadata: HeadMetadata<'e>,
+    pub spec: HeadSpec<'e>,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default, rename_all = "camelCase", bound(deserialize = "'de: 'e"))]
+pub struct HeadMetadata<'e> {
+    pub name: Text<'e>,
+    pub uid: Text<'e>,
+    pub deletion_grace_period_seconds: Option<i64>,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default, rename_all = "camelCase", bound(deserialize = "'de: 'e"))]
+pub struct HeadSpec<'e> {
+    pub service_account_name: Text<'e>,
+}
+
+/// The head of the answer; empty where there is no answer or it is no object of this form.
+pub fn head<'e>(event: &Event<'e>) -> Head<'e> {
+    event.response_object.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default()
 }
 
 /// What the API server answered.
@@ -176,6 +203,22 @@ mod tests {
     fn a_far_index_costs_no_memory() {
         let object = laid_out(json!([{"op": "add", "path": "/l/999999999", "value": 1}])).expect("readable");
         assert_eq!(object, tree(r#"{"l":[1]}"#));
+    }
+
+    #[test]
+    fn the_head_of_an_answer_is_read_or_empty() {
+        let of = |answer: &str| {
+            let text = format!(r#"{{"auditID":"a","responseObject":{answer}}}"#);
+            let event = Event::parse(&text).expect("an event");
+            let head = head(&event);
+            let (name, uid) = (head.metadata.name.to_string(), head.metadata.uid.to_string());
+            (name, uid, head.metadata.deletion_grace_period_seconds, head.spec.service_account_name.to_string())
+        };
+        let whole = r#"{"metadata":{"x":[{}],"name":"n","uid":"u","deletionGracePeriodSeconds":5},"spec":{"serviceAccountName":"s"}}"#;
+        assert_eq!(of(whole), ("n".into(), "u".into(), Some(5), "s".into()));
+        for odd in ["null", "[]", r#"{"metadata":7}"#, r#"{"metadata":{"name":{}}}"#] {
+            assert_eq!(of(odd), Default::default(), "{odd}");
+        }
     }
 
     #[test]

@@ -51,6 +51,7 @@ pub struct Facts<'e> {
 struct Lazy<'e> {
     written: OnceCell<Body<'e>>,
     answered: OnceCell<Body<'e>>,
+    head: OnceCell<body::Head<'e>>,
     workload: OnceCell<Result<Option<Workload>, Unknown>>,
     containers: OnceCell<Vec<Tree<'static>>>,
     rbac: OnceCell<Result<Option<Rbac>, Unknown>>,
@@ -58,7 +59,6 @@ struct Lazy<'e> {
     exec: OnceCell<Exec>,
     proxy: OnceCell<Proxy>,
     name: OnceCell<&'e str>,
-    response_name: OnceCell<Option<String>>,
     network: OnceCell<&'static str>,
     client: OnceCell<(&'e str, &'e str)>,
 }
@@ -154,14 +154,11 @@ impl<'e> Facts<'e> {
         if !from_ref.is_empty() || self.action_type != "write" || &*self.event.verb != "create" {
             return from_ref;
         }
-        let from_body = self.lazy.response_name.get_or_init(|| {
-            let name = |b: &Body<'_>| {
-                let object = b.as_ref().ok()?.as_ref()?;
-                object.at(&["metadata", "name"]).and_then(Tree::as_str).map(str::to_owned)
-            };
-            name(self.answered()).or_else(|| name(self.written()))
-        });
-        from_body.as_deref().unwrap_or_default()
+        if !self.head().metadata.name.is_empty() {
+            return &self.head().metadata.name;
+        }
+        let written = self.written().as_ref().ok().and_then(Option::as_ref);
+        written.and_then(|object| object.at(&["metadata", "name"])).and_then(Tree::as_str).unwrap_or_default()
     }
 
     /// What the request writes.
@@ -172,6 +169,11 @@ impl<'e> Facts<'e> {
     /// What the API server answered.
     pub fn answered(&self) -> &Body<'e> {
         self.lazy.answered.get_or_init(|| body::answered(self.event))
+    }
+
+    /// The head of what the API server answered.
+    pub(crate) fn head(&self) -> &body::Head<'e> {
+        self.lazy.head.get_or_init(|| body::head(self.event))
     }
 
     fn writes_object(&self) -> bool {

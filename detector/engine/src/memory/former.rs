@@ -83,7 +83,8 @@ impl Memory {
     }
 
     pub(super) fn learn_former(&mut self, facts: &Facts<'_>) {
-        if facts.name().is_empty() || !matches!(facts.action, "create" | "update" | "patch" | "scale") {
+        let writes = matches!(facts.action, "create" | "update" | "patch" | "scale");
+        if !writes || facts.subresource == "status" || facts.name().is_empty() {
             return;
         }
         let whole = if facts.action == "scale" { None } else { read::workload(facts) };

@@ -63,7 +63,9 @@ impl Memory {
     }
 
     pub(super) fn learn_pod(&mut self, facts: &Facts<'_>, now: i64) {
-        if facts.name().is_empty() || !matches!(facts.action, "create" | "update" | "patch" | "debug" | "bind") {
+        // The API server ignores a spec sent to `status`.
+        let writes = matches!(facts.action, "create" | "update" | "patch" | "debug" | "bind");
+        if !writes || facts.subresource == "status" || facts.name().is_empty() {
             return;
         }
         let key = key(facts.cluster, facts.namespace, facts.name());

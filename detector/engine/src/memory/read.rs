@@ -35,14 +35,18 @@ fn whole<'f, 'e>(facts: &'f Facts<'e>) -> Option<&'f Tree<'e>> {
 /// Uid of the target, where the event tells it.
 pub fn uid(facts: &Facts<'_>) -> String {
     let named = facts.event.object_ref.as_ref().map_or("", |o| &*o.uid);
-    let told = |path: &[&str], body| object(body).and_then(|o| text(o, path)).unwrap_or_default();
-    let found = [named, told(&["metadata", "uid"], facts.answered()), told(&["preconditions", "uid"], facts.written())];
-    short(found.into_iter().find(|u| !u.is_empty()).unwrap_or_default())
+    let told = if named.is_empty() { &*facts.head().metadata.uid } else { named };
+    if !told.is_empty() {
+        return short(told);
+    }
+    let asked = object(facts.written()).and_then(|o| text(o, &["preconditions", "uid"]));
+    short(asked.unwrap_or_default())
 }
 
 /// Service account of the pod that the answer shows, where a default was filled in.
 pub fn service_account(facts: &Facts<'_>) -> Option<String> {
-    object(facts.answered()).and_then(|o| text(o, &["spec", "serviceAccountName"])).map(short)
+    let name = &*facts.head().spec.service_account_name;
+    (!name.is_empty()).then(|| short(name))
 }
 
 /// Claims that the pod spec of this request mounts.
@@ -68,9 +72,8 @@ pub fn listed(facts: &Facts<'_>) -> Vec<(String, String)> {
 /// When the deleted pod ends, microseconds: now and its grace.
 pub fn ends(facts: &Facts<'_>, now: i64) -> i64 {
     const GRACE: i64 = 30;
-    let grace = |body, path: &[&str]| object(body).and_then(|o| o.at(path)).and_then(Tree::as_i64);
-    let told = grace(facts.answered(), &["metadata", "deletionGracePeriodSeconds"])
-        .or_else(|| grace(facts.written(), &["gracePeriodSeconds"]));
+    let asked = || object(facts.written()).and_then(|o| o.get("gracePeriodSeconds")).and_then(Tree::as_i64);
+    let told = facts.head().metadata.deletion_grace_period_seconds.or_else(asked);
     let default = if facts.actor_kind == "node" { 0 } else { GRACE };
     now.saturating_add(told.unwrap_or(default).clamp(0, 86_400) * 1_000_000)
 }

@@ -113,6 +113,7 @@ fn carried_with(field: &Field) -> u16 {
         other if other.is_of_removed_binding() => 0,
         Field::RightGrantedBy | Field::RightGrantedAgo | Field::RightGrantedAfterDenial => carried::GRANT,
         other if other.is_of_credential() => carried::CREDENTIAL,
+        Field::AdmissionRefusedAgo | Field::AdmissionRefusedIn => carried::WORKLOAD,
         other if other.name().starts_with("workload.") => carried::WORKLOAD,
         other if other.name().starts_with("rbac.") => carried::RBAC,
         _ => 0,
