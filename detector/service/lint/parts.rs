@@ -163,7 +163,10 @@ impl<'r> Common<'r> {
             among("verb", &["delete", "deletecollection"]) || among("action", &["delete", "deletecollection"]);
         let item = self.items.iter().find(|i| {
             let name = i.key.name();
-            let derived = ["workload.", "rbac.", "csr."].iter().any(|p| name.starts_with(p)) && name != "rbac.kind";
+            let derived = ["workload.", "rbac.", "csr.", "config.", "target.labels", "target.annotations"]
+                .iter()
+                .any(|p| name.starts_with(p))
+                && name != "rbac.kind";
             let body = name.starts_with("requestObject") || derived;
             present(i) && ((reads && body) || (deletes && derived))
         })?;
@@ -196,6 +199,11 @@ fn is_single(field: &Field) -> bool {
         "actor.as_groups",
         "client.claims",
         "exec.args",
+        "target.labels",
+        "target.annotations",
+        "target.managers",
+        "config.entries",
+        "annotation.keys",
         "workload.",
         "rbac.",
         "csr.",
