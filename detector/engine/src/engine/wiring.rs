@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use crate::alert::{Evidence, MAX_AUDIT_IDS};
 use crate::facts::Facts;
+use crate::field::Field;
 use crate::rule::correlation::{Bound, Correlation, CorrelationKind, Part};
 use crate::rule::set::RuleSet;
 use crate::rule::view::{Scalar, Values, View};
@@ -78,9 +79,12 @@ pub(super) fn hit_of(
     })
 }
 
-/// The group a hit belongs to: cluster and the values of `group-by`, each behind its length.
+/// The group a hit belongs to: cluster and the values of `group-by`, each behind its length. One that counts clusters
+/// spans them.
 pub(super) fn group_key(c: &Correlation, slot: u32, facts: &Facts<'_>) -> String {
-    let mut key = format!("{}:{}", facts.cluster.len(), facts.cluster);
+    let spans = c.counted.iter().any(|key| key.fields[slot as usize] == Field::Cluster);
+    let cluster = if spans { "" } else { facts.cluster };
+    let mut key = format!("{}:{cluster}", cluster.len());
     for by in &c.group_by {
         let value = first_text(facts.values(&by.fields[slot as usize])).unwrap_or_default();
         key.push_str(&format!("|{}:{value}", value.len()));
