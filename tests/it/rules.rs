@@ -5,9 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use lapwing::ruleset::Selection;
+use lapwing::ruleset::{Selection, pack_files, packs};
 use lapwing_engine::alert::Level;
-use lapwing_engine::rule::file::Meta;
+use lapwing_engine::rule::file::{Meta, RuleFile};
 use lapwing_engine::rule::tests::{Expect, TestFile};
 use serde_json::Value;
 
@@ -18,6 +18,7 @@ fn each(mut f: impl FnMut(&Meta, &Path)) {
     let set = Selection::default().load().expect("the built-in rules are good");
     set.rules().iter().for_each(|r| f(&r.meta, &r.path));
     set.correlations().iter().for_each(|c| f(&c.meta, &c.path));
+    set.asleep().iter().for_each(|a| f(&a.meta, &a.path));
 }
 
 #[test]
@@ -123,6 +124,59 @@ fn a_failing_test_is_told_and_is_exit_code_1() {
     assert!(said.ends_with("0 passed, 1 failed\n"), "{said}");
 }
 
+#[test]
+fn every_filter_is_told_from_who_imitates_it() {
+    let on = Selection { filters: packs(), ..Selection::default() };
+    let mut filters: BTreeMap<String, [usize; 3]> = BTreeMap::new();
+    for (path, text) in pack_files() {
+        for document in RuleFile::parse(&path, &text).0.documents {
+            filters.insert(document.meta.id.clone(), [0; 3]);
+        }
+    }
+    assert!(packs().len() >= 13 && filters.len() >= 25, "{filters:?}");
+    for (path, text) in on.test_files().expect("built in") {
+        for test in TestFile::parse(&path, &text).unwrap_or_else(|e| panic!("{e:?}")).tests {
+            let Some((id, _)) = test.name.split_once(": ") else { continue };
+            let Some(seen) = filters.get_mut(id) else { continue };
+            let kind = match (test.filters.is_empty(), test.expect) {
+                (true, Expect::Match) => 0,
+                (false, Expect::NoMatch) => 1,
+                (false, Expect::Match) => 2,
+                other => panic!("{id}: {other:?}"),
+            };
+            seen[kind] += 1;
+        }
+    }
+    for (id, [without, with, imitators]) in filters {
+        assert!(without >= 1 && with >= 1 && imitators >= 2, "{id}: {without} {with} {imitators}");
+    }
+}
+
+#[test]
+fn packs_are_off_until_they_are_named_and_lists_wake_rules() {
+    let event = r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Metadata","auditID":"a","stage":"ResponseComplete",
+        "requestURI":"/api/v1/secrets","verb":"list","objectRef":{"resource":"secrets","apiVersion":"v1"},"sourceIPs":["10.42.0.17"],
+        "user":{"username":"system:serviceaccount:argocd:argocd-application-controller","groups":["system:serviceaccounts"],
+        "extra":{"authentication.kubernetes.io/pod-name":["argocd-application-controller-0"]}},"userAgent":"argocd/v2",
+        "responseStatus":{"code":200},"stageTimestamp":"2026-11-20T09:00:00Z"}"#
+        .replace('\n', "");
+    let ids = |args: &[&str]| -> BTreeSet<String> {
+        let output = lapwing_with(&[&["scan", "--findings"], args, &["-"]].concat(), event.as_bytes());
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        ndjson(&stdout(&output)).iter().map(|f| f["rule"]["id"].as_str().expect("an id").to_owned()).collect()
+    };
+    let (broad, watched) = ("secret-list-all-by-service-account", "call-from-watched-address");
+    assert!(ids(&[]).contains(broad) && ids(&["--filters", "none"]).contains(broad));
+    assert!(!ids(&["--filters", "kubeadm,argocd"]).contains(broad));
+    assert!(!ids(&[]).contains(watched) && ids(&["--list", "watched_addresses=10.42.0.0/16"]).contains(watched));
+    let wrong = lapwing_with(&["scan", "--filters", "argo-cd", "-"], event.as_bytes());
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(stderr(&wrong).contains("there is no filter pack `argo-cd`; did you mean `argocd`?"), "{}", stderr(&wrong));
+    let listed = ndjson(&stdout(&lapwing(&["rules", "list", "--output", "ndjson"])));
+    let asleep = listed.iter().find(|r| r["id"] == watched).expect("listed");
+    assert_eq!(asleep["inactive"], "rules.lists has no `watched_addresses`");
+}
+
 /// Findings of medium or above in a recorded file.
 fn grave(path: &str) -> Vec<Value> {
     let path = fixture(path).display().to_string();
@@ -134,7 +188,11 @@ fn grave(path: &str) -> Vec<Value> {
 #[test]
 fn an_ordinary_day_is_quiet() {
     let found = grave("benign/working-day.jsonl.zst");
-    assert!(found.is_empty(), "{found:#?}");
+    let reasons = std::fs::read_to_string(fixture("benign/reasons.txt")).expect("the file of reasons");
+    let known: BTreeSet<&str> =
+        reasons.lines().filter(|l| !l.starts_with('#')).filter_map(|l| l.split(':').next()).collect();
+    let fired: BTreeSet<&str> = found.iter().filter_map(|f| f["rule"]["id"].as_str()).collect();
+    assert_eq!(fired, known, "rules that speak about ordinary work, and those `reasons.txt` gives a reason for");
 }
 
 /// Attacks that no rule of medium or above sees, and why.

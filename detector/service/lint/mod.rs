@@ -281,7 +281,8 @@ impl Linter<'_> {
             let any = |wanted: &[&str]| {
                 fields.iter().map(|f| f.name()).find(|f| wanted.iter().any(|w| *f == *w)).map(|f| f.to_string())
             };
-            if fields.iter().any(|f| is_identity(f)) {
+            // What a list of the operator names is the operator's word.
+            if fields.iter().any(|f| is_identity(f)) || !self.document.meta.lists.is_empty() {
                 continue;
             }
             if let Some(field) = any(&["userAgent", "client.family", "client.version"]) {
