@@ -8,7 +8,7 @@ use std::path::Path;
 use lapwing::ruleset::{Selection, pack_files, packs};
 use lapwing_engine::alert::Level;
 use lapwing_engine::rule::file::{Meta, RuleFile};
-use lapwing_engine::rule::tests::{Expect, TestFile};
+use lapwing_engine::rule::tests::{Events, Expect, TestFile};
 use serde_json::Value;
 
 use crate::daemon::{fixture, lapwing, lapwing_with, ndjson, read, stderr, stdout};
@@ -98,6 +98,75 @@ fn the_tests_beside_rules_pass() {
     assert!(passed >= 500 && said.trim_end().ends_with(" passed, 0 failed"), "{said}");
     let one = stdout(&lapwing(&["rules", "test", "--only", "exec-into-pod"]));
     assert_eq!(one, "4 passed, 0 failed\n");
+}
+
+/// What no event of an API server lacks, and what none has.
+fn unreal(event: &Value) -> Option<String> {
+    let text = |key: &str| event[key].as_str().unwrap_or_default();
+    let lacks = ["auditID", "level", "stage", "verb", "requestURI", "requestReceivedTimestamp", "stageTimestamp"]
+        .into_iter()
+        .find(|key| text(key).is_empty());
+    if let Some(key) = lacks {
+        return Some(format!("it has no `{key}`"));
+    }
+    let bodies = ["requestObject", "responseObject"].map(|key| !event[key].is_null());
+    let hidden = match text("level") {
+        "Metadata" => bodies[0] || bodies[1],
+        "Request" => bodies[1],
+        "RequestResponse" => false,
+        other => return Some(format!("level `{other}`")),
+    };
+    if hidden {
+        return Some(format!("it has a body at level {}", text("level")));
+    }
+    if !["RequestReceived", "ResponseStarted", "ResponseComplete", "Panic"].contains(&text("stage")) {
+        return Some(format!("stage `{}`", text("stage")));
+    }
+    let path = if event["objectRef"]["apiGroup"].as_str().unwrap_or_default().is_empty() { "/api/" } else { "/apis/" };
+    let of_object = event["objectRef"]["resource"].is_string();
+    (of_object && !text("requestURI").starts_with(path))
+        .then(|| format!("`{}` is no path below {path}", text("requestURI")))
+}
+
+#[test]
+fn every_event_that_fires_a_rule_has_the_shape_of_a_real_one() {
+    let mut wrong = Vec::new();
+    for (path, text) in Selection::default().test_files().expect("built in") {
+        for test in TestFile::parse(&path, &text).unwrap_or_else(|e| panic!("{e:?}")).tests {
+            let Events::Inline(events) = &test.events else { continue };
+            for event in events.iter().filter(|_| test.expect == Expect::Match) {
+                let event = serde_json::from_str(event).expect("JSON");
+                wrong.extend(unreal(&event).map(|why| format!("{}: `{}`: {why}", test.rule, test.name)));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} events:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn no_known_defect_of_published_rules_is_ours() {
+    let file = "fixtures/defects/defects.test.yml";
+    let tests =
+        TestFile::parse(Path::new(file), &String::from_utf8(read(&fixture("defects/defects.test.yml"))).expect("text"));
+    let named: BTreeSet<String> = tests.expect("readable").tests.iter().map(|t| t.name[..3].to_owned()).collect();
+    assert_eq!(named, (1..=31).map(|n| format!("D{n:02}")).collect());
+    let output = lapwing(&["rules", "test", "fixtures/defects"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));
+}
+
+#[test]
+fn lint_tells_what_contradicts_itself_with_its_place() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let rule = "title: Own\nid: own\nlevel: low\nlogsource: { product: kubernetes, service: audit }\n\
+                detection:\n  a: { verb: get }\n  b: { verb: delete }\n  condition: a and b\n";
+    std::fs::write(dir.path().join("own.yml"), rule).expect("written");
+    let output = lapwing(&["rules", "lint", &dir.path().display().to_string()]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = stdout(&output);
+    assert!(
+        said.contains("own.yml:1:1: rule `own`: never-matches: no value meets both `verb = get` and `verb = delete`"),
+        "{said}"
+    );
 }
 
 #[test]
