@@ -49,6 +49,18 @@ fn every_rule_says_what_a_reader_needs() {
     assert!(count >= 200, "{count} rules");
 }
 
+#[test]
+fn every_rule_argues_its_level() {
+    let everything = Selection { filters: Vec::new(), ..Selection::default() };
+    for (path, text) in everything.rule_files().expect("built in") {
+        let (before, level) = text.split_once("\nlevel: ").unwrap_or_else(|| panic!("{}: no level", path.display()));
+        let level = level.lines().next().unwrap_or_default();
+        let comments: Vec<&str> = before.lines().rev().take_while(|l| l.starts_with("# ")).collect();
+        let argument = comments.iter().any(|l| l.starts_with(&format!("# {level}: ")));
+        assert!(argument, "{}: no comment `# {level}: …` above the level", path.display());
+    }
+}
+
 /// Fields that are read from a body.
 fn of_a_body(field: &str) -> bool {
     ["workload.", "rbac.", "csr.", "requestObject", "responseObject", "psa.enforce"]
