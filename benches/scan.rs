@@ -180,7 +180,7 @@ fn read(file: &Path) -> Result<()> {
 }
 
 fn scan(file: &Path, rules: &Arc<RuleSet>) -> Result<()> {
-    let mut engine = Engine::new(Arc::clone(rules), Options::default());
+    let mut engine = Engine::new(Arc::clone(rules), Options { brief: true, ..Options::default() });
     let mut events = Events::open(file, Limits::default())?;
     let (mut now, mut out) = (0, Output::default());
     while let Some(item) = events.next() {
@@ -198,7 +198,7 @@ fn scan(file: &Path, rules: &Arc<RuleSet>) -> Result<()> {
 }
 
 fn engine(events: &[String], rules: &Arc<RuleSet>) -> Result<()> {
-    let mut engine = Engine::new(Arc::clone(rules), Options::default());
+    let mut engine = Engine::new(Arc::clone(rules), Options { brief: true, ..Options::default() });
     let mut out = Output::default();
     for text in events {
         let _ = black_box(engine.event("bench", text, 0, &String::new, &mut out));

@@ -104,6 +104,7 @@ fields! {
     ActorAsGroups "actor.as_groups",
     ActorImpersonating "actor.impersonating",
     ActorAdmin "actor.admin",
+    ActorClusterComponent "actor.cluster_component",
     ActorCloudIdentity "actor.cloud_identity",
     Action "action",
     ActionType "action.type",
@@ -130,9 +131,31 @@ fields! {
     CredentialId "credential.id",
     CredentialPod "credential.pod",
     CredentialNode "credential.node",
+    CredentialPodDeleted "credential.pod_deleted",
+    CredentialIssuedBy "credential.issued_by",
+    CredentialIssuedKind "credential.issued_kind",
+    CredentialIssuedAgo "credential.issued_ago",
+    CredentialIssuedFrom "credential.issued_from",
+    CredentialSeenAgo "credential.seen_ago",
+    CredentialFirstAddress "credential.first_address",
+    CredentialFirstNetwork "credential.first_network",
+    CredentialFirstClient "credential.first_client",
+    CredentialNewAddress "credential.new_address",
+    CredentialNewClient "credential.new_client",
+    CredentialCsrRequestedBy "credential.csr_requested_by",
+    CredentialCsrApprovedBy "credential.csr_approved_by",
+    CredentialCsrAgo "credential.csr_ago",
     RightReason "right.reason",
     RightBinding "right.binding",
     RightRole "right.role",
+    RightGrantedBy "right.granted_by",
+    RightGrantedAgo "right.granted_ago",
+    RightGrantedAfterDenial "right.granted_after_denial",
+    ActorDeniedAgo "actor.denied_ago",
+    PodPowers "pod.powers",
+    PodServiceAccount "pod.service_account",
+    PodCreator "pod.creator",
+    PodAge "pod.age",
     ExecCommand "exec.command",
     ExecArgs "exec.args",
     ExecContainer "exec.container",
@@ -171,6 +194,13 @@ fields! {
     WorkloadOwned "workload.owned",
     WorkloadMissingLimits "workload.missing_limits",
     WorkloadContainers "workload.containers",
+    WorkloadClaimedHostPaths "workload.claimed_host_paths",
+    FormerImages "former.images",
+    FormerRegistries "former.registries",
+    FormerServiceAccount "former.service_account",
+    FormerReplicas "former.replicas",
+    FormerGrowth "former.growth",
+    FormerRaised "former.raised",
     RbacKind "rbac.kind",
     RbacRole "rbac.role",
     RbacRoleKind "rbac.role_kind",
@@ -184,6 +214,16 @@ fields! {
     RbacBroadSubject "rbac.broad_subject",
     RbacSelfGrant "rbac.self_grant",
     RbacAggregates "rbac.aggregates",
+    RbacGained "rbac.gained",
+    RbacGainedPowers "rbac.gained_powers",
+    RbacGainedSubjects "rbac.gained_subjects",
+    RbacGainedBySelf "rbac.gained_by_self",
+    RbacHolders "rbac.holders",
+    RbacPrebound "rbac.prebound",
+    RbacGrantedBy "rbac.granted_by",
+    RbacGrantedPowers "rbac.granted_powers",
+    RbacLived "rbac.lived",
+    RbacUsed "rbac.used",
     CsrSigner "csr.signer",
     CsrCn "csr.cn",
     CsrOrganizations "csr.organizations",
@@ -191,6 +231,11 @@ fields! {
     PsaEnforce "psa.enforce",
     PsaViolations "psa.violations",
     AdmissionFailedOpen "admission.failed_open",
+    AdmissionWeakened "admission.weakened",
+    AdmissionWeakenedAgo "admission.weakened_ago",
+    AdmissionWeakenedBy "admission.weakened_by",
+    AdmissionRefusedAgo "admission.refused_ago",
+    AdmissionRefusedIn "admission.refused_in",
     AnnotationKeys "annotation.keys",
     EventTruncated "event.truncated",
     EventMalformed "event.malformed",
@@ -226,6 +271,70 @@ impl Field {
             return Ok(Self::Response(path));
         }
         Err(UnknownField { name: name.to_owned(), suggestion: nearest(name, NAMES) })
+    }
+
+    /// Whether it is read from what the engine remembers of earlier events.
+    pub const fn is_remembered(&self) -> bool {
+        self.is_of_credential()
+            || matches!(
+                self,
+                Self::RightGrantedBy
+                    | Self::RightGrantedAgo
+                    | Self::RightGrantedAfterDenial
+                    | Self::ActorDeniedAgo
+                    | Self::PodPowers
+                    | Self::PodServiceAccount
+                    | Self::PodCreator
+                    | Self::PodAge
+                    | Self::WorkloadClaimedHostPaths
+                    | Self::FormerImages
+                    | Self::FormerRegistries
+                    | Self::FormerServiceAccount
+                    | Self::FormerReplicas
+                    | Self::FormerGrowth
+                    | Self::FormerRaised
+                    | Self::RbacGained
+                    | Self::RbacGainedPowers
+                    | Self::RbacGainedSubjects
+                    | Self::RbacGainedBySelf
+                    | Self::RbacHolders
+                    | Self::RbacPrebound
+                    | Self::RbacGrantedBy
+                    | Self::RbacGrantedPowers
+                    | Self::RbacLived
+                    | Self::RbacUsed
+                    | Self::AdmissionWeakened
+                    | Self::AdmissionWeakenedAgo
+                    | Self::AdmissionWeakenedBy
+                    | Self::AdmissionRefusedAgo
+                    | Self::AdmissionRefusedIn
+            )
+    }
+
+    /// Whether it tells of a binding that is removed, for which a deletion without a body will do.
+    pub const fn is_of_removed_binding(&self) -> bool {
+        matches!(self, Self::RbacGrantedBy | Self::RbacGrantedPowers | Self::RbacLived | Self::RbacUsed)
+    }
+
+    /// Whether it is about the past of a credential, which everyday use has none of.
+    pub const fn is_of_credential(&self) -> bool {
+        matches!(
+            self,
+            Self::CredentialPodDeleted
+                | Self::CredentialIssuedBy
+                | Self::CredentialIssuedKind
+                | Self::CredentialIssuedAgo
+                | Self::CredentialIssuedFrom
+                | Self::CredentialSeenAgo
+                | Self::CredentialFirstAddress
+                | Self::CredentialFirstNetwork
+                | Self::CredentialFirstClient
+                | Self::CredentialNewAddress
+                | Self::CredentialNewClient
+                | Self::CredentialCsrRequestedBy
+                | Self::CredentialCsrApprovedBy
+                | Self::CredentialCsrAgo
+        )
     }
 
     /// What an author probably wanted instead of a [`Field::Never`] name.

@@ -63,6 +63,13 @@ impl Groups {
         self.open.insert(key.clone(), Open { key, closes, told: 1, alert });
     }
 
+    /// Whether the group of such a finding is open and holds all the evidence it will show.
+    pub fn shows_no_more(&mut self, now: i64, rule: &str, cluster: &str, actor: &str, out: &mut Vec<Alert>) -> bool {
+        self.close_due(now, out);
+        let key = (rule.to_owned(), cluster.to_owned(), actor.to_owned(), false);
+        self.open.get(&key).is_some_and(|group| group.alert.evidence.len() >= MAX_EVIDENCE)
+    }
+
     /// Closes every group whose window has passed.
     pub fn close_due(&mut self, now: i64, out: &mut Vec<Alert>) {
         while self.closing.first().is_some_and(|(closes, _)| *closes <= now) {

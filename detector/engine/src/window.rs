@@ -84,7 +84,7 @@ impl Windows {
         self.order.remove(&group.touched);
         group.touched = touch;
         self.order.insert(touch, group_key.to_owned());
-        if matches!(self.kind, Kind::ValueCount { .. }) {
+        if matches!(self.kind, Kind::ValueCount { .. }) && !group.holds(&hit) {
             // Of a value that comes again the newest hit is enough.
             group.hits.retain(|h| h.value != hit.value || h.time > hit.time);
         }
@@ -98,12 +98,14 @@ impl Windows {
 
     /// Whether a hit should be spelled out: it may soon be shown. Most hits of a busy base rule never are.
     pub fn wants_evidence(&self, group_key: &str, rule: u32) -> bool {
-        let hits = self.groups.get(group_key).map(|g| g.hits.len());
+        let hits = self.groups.get(group_key).map(|g| &g.hits);
         match &self.kind {
-            Kind::EventCount { at_least } | Kind::ValueCount { at_least } => hits.unwrap_or(0) + EVIDENCE >= *at_least,
+            Kind::EventCount { at_least } | Kind::ValueCount { at_least } => {
+                hits.map_or(0, VecDeque::len) + EVIDENCE >= *at_least
+            }
             Kind::Temporal { .. } => true,
-            // Later steps without a first one lead nowhere, but for the rare one that arrived too early.
-            Kind::TemporalOrdered { .. } => rule == 0 || hits.is_some(),
+            // A step without the one before it leads nowhere, but for the rare one that arrived too early.
+            Kind::TemporalOrdered { .. } => rule == 0 || hits.is_some_and(|h| h.iter().any(|h| h.rule + 1 == rule)),
         }
     }
 
@@ -155,9 +157,13 @@ impl Windows {
 }
 
 impl Group {
+    fn holds(&self, hit: &Hit) -> bool {
+        self.hits.iter().any(|h| h.request == hit.request && h.rule == hit.rule)
+    }
+
     /// Inserts in time order; the newest time, or `None` where the request is here already.
     fn insert(&mut self, hit: Hit) -> Option<i64> {
-        if self.hits.iter().any(|h| h.request == hit.request && h.rule == hit.rule) {
+        if self.holds(&hit) {
             return None;
         }
         let at = self.hits.partition_point(|h| h.time <= hit.time);
@@ -269,6 +275,16 @@ mod tests {
             assert!(w.add("k", hit(i as i64, 0, i as u64, v)).is_none());
         }
         assert!(w.add("k", hit(6, 0, 9, "c")).is_some());
+    }
+
+    #[test]
+    fn a_request_counted_under_one_value_takes_none_from_others() {
+        let mut w = Windows::new(Kind::ValueCount { at_least: 3 }, 60, 10);
+        w.add("k", hit(0, 0, 1, "a"));
+        w.add("k", hit(1, 0, 2, "b"));
+        // A later stage of the second request, under the value of the first.
+        w.add("k", hit(2, 0, 2, "a"));
+        assert!(w.add("k", hit(3, 0, 3, "c")).is_some());
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use crate::alert::Evidence;
 use crate::event::to_datetime;
 use crate::facts::Facts;
+use crate::memory::Sight;
 
 /// Longest piece of sender-chosen text in a sentence or a detail line, in characters.
 const MAX: usize = 200;
@@ -117,7 +118,8 @@ pub fn summary(facts: &Facts<'_>) -> String {
 }
 
 /// What makes the request remarkable, one short line each.
-fn details(facts: &Facts<'_>) -> Vec<String> {
+fn details(sight: &Sight<'_, '_>) -> Vec<String> {
+    let facts = sight.facts;
     let mut lines = Vec::new();
     let mut line = |key: &str, value: String| {
         if !value.is_empty() {
@@ -155,11 +157,13 @@ fn details(facts: &Facts<'_>) -> Vec<String> {
     if let Some(message) = facts.event.response_status.as_ref().map(|s| s.message.as_str()).filter(|m| !m.is_empty()) {
         line("answer", message.to_owned());
     }
+    sight.details().into_iter().for_each(|(key, value)| line(key, value));
     lines
 }
 
 /// The request spelled out.
-pub fn evidence(facts: &Facts<'_>, position: &str) -> Evidence {
+pub fn evidence(sight: &Sight<'_, '_>, position: &str) -> Evidence {
+    let facts = sight.facts;
     let event = facts.event;
     let resource = match (facts.resource, facts.subresource) {
         ("", _) => cut(event.request_uri.split('?').next().unwrap_or_default()),
@@ -182,7 +186,7 @@ pub fn evidence(facts: &Facts<'_>, position: &str) -> Evidence {
         address: cut(facts.address()),
         user_agent: cut(&event.user_agent),
         right: cut(facts.reason()),
-        details: details(facts),
+        details: details(sight),
     }
 }
 

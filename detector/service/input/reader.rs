@@ -412,7 +412,13 @@ impl<R: Read> Events<R> {
         let mut text = Vec::new();
         let mut at = 0;
         for (range, new) in edits {
-            text.extend_from_slice(&value[at..range.start]);
+            // In JSON a body ends before its object does and annotations are in none; this is not JSON.
+            let Some(between) = value.get(at..range.start) else {
+                let bad = self.unreadable(RejectReason::NotJson, "its braces do not fit", self.pos..self.pos + n);
+                self.consume(n);
+                return bad;
+            };
+            text.extend_from_slice(between);
             text.extend_from_slice(new.as_bytes());
             at = range.end;
         }

@@ -30,8 +30,11 @@ pub fn of_field(field: &Field) -> AuditLevel {
         Field::TargetLabels | Field::TargetAnnotations => AuditLevel::Request,
         // The kind of role object is the resource's name.
         Field::RbacKind => AuditLevel::Metadata,
+        removed if removed.is_of_removed_binding() => AuditLevel::Metadata,
+        // What earlier requests wrote.
+        Field::PodPowers | Field::PodServiceAccount => AuditLevel::Request,
         _ => match field.name().split('.').next() {
-            Some("workload" | "rbac" | "csr") => AuditLevel::Request,
+            Some("workload" | "rbac" | "csr" | "former") => AuditLevel::Request,
             _ => AuditLevel::Metadata,
         },
     }
@@ -49,6 +52,9 @@ mod tests {
             ("rbac.kind", AuditLevel::Metadata),
             ("workload.privileged", AuditLevel::Request),
             ("rbac.powers", AuditLevel::Request),
+            ("rbac.used", AuditLevel::Metadata),
+            ("pod.powers", AuditLevel::Request),
+            ("former.growth", AuditLevel::Request),
             ("config.entries", AuditLevel::Request),
             ("target.annotations", AuditLevel::Request),
             ("annotation.keys", AuditLevel::Metadata),

@@ -163,10 +163,9 @@ impl<'r> Common<'r> {
             among("verb", &["delete", "deletecollection"]) || among("action", &["delete", "deletecollection"]);
         let item = self.items.iter().find(|i| {
             let name = i.key.name();
-            let derived = ["workload.", "rbac.", "csr.", "config.", "target.labels", "target.annotations"]
-                .iter()
-                .any(|p| name.starts_with(p))
-                && name != "rbac.kind";
+            let told = name == "rbac.kind" || i.key.is_of_removed_binding();
+            let bodies = ["workload.", "rbac.", "csr.", "config.", "target.labels", "target.annotations"];
+            let derived = !told && bodies.iter().any(|p| name.starts_with(p));
             let body = name.starts_with("requestObject") || derived;
             present(i) && ((reads && body) || (deletes && derived))
         })?;

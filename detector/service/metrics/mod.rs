@@ -62,6 +62,7 @@ pub struct Metrics {
     connections_closed: IntCounterVec,
     findings: IntCounterVec,
     undecidable: IntCounterVec,
+    memory_evictions: IntCounterVec,
     alerts: IntCounterVec,
     output_deliveries: IntCounterVec,
     output_pending: IntGaugeVec,
@@ -198,6 +199,12 @@ impl Metrics {
             )?,
             findings: counters(&r, "findings_total", "Findings.", &["rule", "level"])?,
             undecidable: counters(&r, "undecidable_total", "Verdicts a rule could not reach.", &["rule"])?,
+            memory_evictions: counters(
+                &r,
+                "memory_evictions_total",
+                "Objects and credentials forgotten for lack of room.",
+                &["kind"],
+            )?,
             alerts: counters(&r, "alerts_total", "Alerts opened.", &["level"])?,
             output_deliveries: counters(
                 &r,
@@ -300,6 +307,11 @@ impl Metrics {
     /// A rule could not decide `times` times.
     pub fn undecidable(&self, rule: &str, times: u64) {
         self.undecidable.with_label_values(&[self.rules.admit(rule)]).inc_by(times);
+    }
+
+    /// The engine forgot things of a kind.
+    pub fn memory_evictions(&self, kind: &'static str, times: u64) {
+        self.memory_evictions.with_label_values(&[kind]).inc_by(times);
     }
 
     /// A new alert was opened.
@@ -447,6 +459,7 @@ mod tests {
         metrics.closed("idle");
         metrics.finding("r", Level::Low);
         metrics.undecidable("r", 1);
+        metrics.memory_evictions("pods", 1);
         metrics.alert(Level::Low);
         metrics.delivery("soc", Outcome::Delivered, 1);
         metrics.backlog("soc", 0, 0.0);
@@ -463,6 +476,7 @@ mod tests {
             "lapwing_duplicates_total 0",
             "lapwing_truncated_total 0",
             "lapwing_undecidable_total{rule=\"r\"} 1",
+            "lapwing_memory_evictions_total{kind=\"pods\"} 1",
             "lapwing_alerts_total{level=\"low\"} 1",
             "lapwing_rules_loaded 0",
             "lapwing_rules_last_reload_success 0",

@@ -75,6 +75,7 @@ struct Run {
 struct Told {
     truncated: u64,
     evicted: u64,
+    forgotten: std::collections::HashMap<&'static str, u64>,
     undecidable: std::collections::HashMap<u32, u64>,
 }
 
@@ -226,6 +227,10 @@ impl Run {
         metrics.truncated.inc_by(counts.truncated - std::mem::replace(&mut self.told.truncated, counts.truncated));
         let evicted = self.at.engine.evicted();
         metrics.window_evictions.inc_by(evicted.saturating_sub(std::mem::replace(&mut self.told.evicted, evicted)));
+        for (kind, _, n) in self.at.engine.memory().sizes() {
+            let told = self.told.forgotten.insert(kind, n).unwrap_or_default();
+            metrics.memory_evictions(kind, n.saturating_sub(told));
+        }
         for (index, n) in &counts.undecidable {
             let told = self.told.undecidable.entry(*index).or_default();
             if *n > *told {

@@ -4,12 +4,14 @@
 //! gives the same output with the same ids. Everything it remembers is bounded and can be taken as a
 //! snapshot.
 
+mod chain;
 mod fired;
+mod shapes;
 mod undecidable;
 mod wiring;
 
 use std::cell::OnceCell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -18,15 +20,17 @@ use crate::alert::{Alert, Evidence, Finding, Level, MAX_EVIDENCE, RuleRef, Verdi
 use crate::event::{Event, NotAnEvent, to_datetime};
 use crate::facts::Facts;
 use crate::group::{self, Advice, Groups};
+use crate::memory::{self, Memory, Sight};
 use crate::redact;
 use crate::rule::file::Meta;
 use crate::rule::index::{Keys, UNKNOWN};
 use crate::rule::set::RuleSet;
 use crate::rule::view::View;
 use crate::rule::{Judgement, Rule};
-use crate::window::{DEFAULT_CAP, Windows};
+use crate::window::{DEFAULT_CAP, Hit, Windows};
 use crate::words;
 use fired::{Fired, request_id};
+use shapes::Shapes;
 use undecidable::{UNDECIDABLE, Undecided};
 use wiring::{Wiring, group_key, hit_of, span, unique, windows_of};
 
@@ -37,13 +41,23 @@ pub struct Options {
     pub group_window: i64,
     /// Groups one correlation remembers.
     pub window_groups: usize,
+    /// Objects, credentials and so on of each kind that are remembered.
+    pub memory: usize,
     /// Findings below this level are counted and not reported.
     pub min_level: Level,
+    /// Findings that no alert will show in full are not put into words: no summary, no evidence. For who reads alerts.
+    pub brief: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { group_window: 3_600_000_000, window_groups: DEFAULT_CAP, min_level: Level::Informational }
+        Self {
+            group_window: 3_600_000_000,
+            window_groups: DEFAULT_CAP,
+            memory: memory::DEFAULT_CAP,
+            min_level: Level::Informational,
+            brief: false,
+        }
     }
 }
 
@@ -76,10 +90,13 @@ pub struct Engine {
     wiring: Wiring,
     windows: Vec<Windows>,
     groups: Groups,
+    /// Shared only while an event is judged, so never copied.
+    memory: Arc<Memory>,
     fired: Fired,
     /// Resources and clusters whose bodies the audit policy hides, with the time that may be told again.
     blind: HashMap<(String, String), i64>,
     counts: Counts,
+    shapes: Shapes,
     candidates: Vec<u32>,
 }
 
@@ -89,6 +106,7 @@ impl Engine {
         let groups = Groups::new(options.group_window);
         Self {
             wiring: Wiring::of(&rules),
+            memory: Arc::new(Memory::new(options.memory)),
             rules,
             options,
             windows,
@@ -96,6 +114,7 @@ impl Engine {
             fired: Fired::default(),
             blind: HashMap::new(),
             counts: Counts::default(),
+            shapes: Shapes::default(),
             candidates: Vec::new(),
         }
     }
@@ -119,6 +138,11 @@ impl Engine {
         self.windows.iter().map(Windows::evicted).sum()
     }
 
+    /// What is remembered of objects and credentials.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
     /// Judges one event and returns its stage time. `now` is the engine's time in microseconds and must not go back; `position`
     /// names the event's place in the journal and is asked only when the event is evidence.
     pub fn event(
@@ -130,12 +154,32 @@ impl Engine {
         out: &mut Output,
     ) -> Result<Option<i64>, NotAnEvent> {
         let event = Event::parse(text)?;
+        Ok(self.parsed(cluster, text, &event, now, position, out))
+    }
+
+    /// Judges an event that was parsed before.
+    pub fn parsed<'e>(
+        &mut self,
+        cluster: &'e str,
+        text: &'e str,
+        event: &'e Event<'e>,
+        now: i64,
+        position: &dyn Fn() -> String,
+        out: &mut Output,
+    ) -> Option<i64> {
         self.counts.events += 1;
         self.counts.malformed += u64::from(!event.malformed.is_empty());
         self.counts.truncated += u64::from(event.truncated());
-        let facts = Facts::new(&event, text, cluster);
-        self.judge(&facts, now, position, out);
-        Ok(event.time())
+        let facts = Facts::new(event, text, cluster);
+        let memory = Arc::clone(&self.memory);
+        let sight = Sight::new(&facts, &memory);
+        self.judge(&sight, now, position, out);
+        let places = sight.places();
+        drop(memory);
+        if self.wiring.remembers {
+            Arc::make_mut(&mut self.memory).learn(&facts, places);
+        }
+        event.time()
     }
 
     /// Lets time pass: closes groups whose window is over.
@@ -153,16 +197,18 @@ impl Engine {
         self.groups.close_all(&mut out.alerts);
     }
 
-    fn judge(&mut self, facts: &Facts<'_>, now: i64, position: &dyn Fn() -> String, out: &mut Output) {
+    fn judge(&mut self, sight: &Sight<'_, '_>, now: i64, position: &dyn Fn() -> String, out: &mut Output) {
         let mut candidates = std::mem::take(&mut self.candidates);
-        self.rules.candidates(&keys(facts), &mut candidates);
+        let past = if self.wiring.remembers { sight.carried() } else { 0 };
+        self.shapes.candidates(&self.rules, sight.facts, past, &mut candidates);
         if !candidates.is_empty() {
             let rules = Arc::clone(&self.rules);
-            let told = Telling { facts, position, told: OnceCell::new() };
+            let told = Telling { sight, position, told: OnceCell::new() };
+            let before = out.findings.len();
             let mut undecided: Vec<Undecided> = Vec::new();
             for &index in &candidates {
                 let rule = &rules.rules()[index as usize];
-                match rule.judge(facts) {
+                match rule.judge(sight) {
                     Judgement::NoMatch => {}
                     Judgement::Match => self.matched(index, rule, &told, now, out),
                     Judgement::Undecidable(why, field) => {
@@ -172,19 +218,22 @@ impl Engine {
                 }
             }
             self.undecidable(&undecided, &told, now, out);
+            self.chains(before, &told, now, out);
         }
         self.candidates = candidates;
     }
 
-    fn matched(&mut self, index: u32, rule: &Rule, telling: &Telling<'_, '_>, now: i64, out: &mut Output) {
-        let facts = telling.facts;
+    fn matched(&mut self, index: u32, rule: &Rule, telling: &Telling<'_, '_, '_>, now: i64, out: &mut Output) {
+        let facts = telling.sight.facts;
         let request = request_id(facts);
         if !self.fired.first((index, request)) {
             self.counts.repeated += 1;
             return;
         }
         if self.wiring.speaks[index as usize] {
-            let finding = self.finding(rule_ref(&rule.meta), &[request], facts, telling.told(), None);
+            let named = rule_ref(&rule.meta);
+            let brief = self.brief(&named, request, facts, now, out);
+            let finding = brief.unwrap_or_else(|| self.finding(named, &[request], facts, telling.told(), None));
             self.report(index, finding, &advice(&rule.meta), now, out);
         }
         if !self.wiring.feeds[index as usize].is_empty() {
@@ -193,34 +242,64 @@ impl Engine {
     }
 
     /// Feeds a match of rule or correlation `index` to the correlations that rest on it.
-    fn correlate(&mut self, index: u32, telling: &Telling<'_, '_>, request: u64, now: i64, out: &mut Output) {
-        let facts = telling.facts;
+    fn correlate(&mut self, index: u32, telling: &Telling<'_, '_, '_>, request: u64, now: i64, out: &mut Output) {
         let rules = Arc::clone(&self.rules);
         let base = rules.rules().len() as u32;
         for at in 0..self.wiring.feeds[index as usize].len() {
             let (which, slot) = self.wiring.feeds[index as usize][at];
             let correlation = &rules.correlations()[which as usize];
-            let group_key = group_key(correlation, slot, facts);
+            let group_key = group_key(correlation, slot, telling.sight);
             let spell = self.windows[which as usize].wants_evidence(&group_key, slot);
             let evidence = spell.then(|| &telling.told().evidence);
-            let Some(hit) = hit_of(correlation, slot, facts, request, evidence) else { continue };
+            let Some(hit) = hit_of(correlation, slot, telling.sight, request, evidence) else { continue };
             let Some(hits) = self.windows[which as usize].add(&group_key, hit) else { continue };
-            let requests: Vec<u64> = hits.iter().map(|h| h.request).collect();
-            let audit_ids = unique(hits.iter().map(|h| h.audit_id.clone()));
-            let spelled: Vec<Evidence> = hits.into_iter().filter_map(|h| h.evidence.map(|e| *e)).collect();
             if self.wiring.speaks[(base + which) as usize] {
-                let count = audit_ids.len();
-                let hits = Some((audit_ids, spelled));
-                let mut finding = self.finding(rule_ref(&correlation.meta), &requests, facts, telling.told(), hits);
-                finding.summary = format!(
-                    "{count} requests within {}, the last: {}",
-                    span(correlation.timespan_micros),
-                    finding.summary
-                );
-                self.report(base + which, finding, &advice(&correlation.meta), now, out);
+                let count = unique(hits.iter().map(|h| h.audit_id.clone())).len();
+                self.correlated(which, hits, &format!("{count} requests"), telling, now, out);
             }
             self.correlate(base + which, telling, request, now, out);
         }
+    }
+
+    /// A finding without words, where its alert has all it will show.
+    fn brief(
+        &mut self,
+        rule: &RuleRef,
+        request: u64,
+        facts: &Facts<'_>,
+        now: i64,
+        out: &mut Output,
+    ) -> Option<Finding> {
+        if !self.options.brief {
+            return None;
+        }
+        let actor = words::cut(&redact::plain(facts.actor()));
+        if !self.groups.shows_no_more(now, &rule.id, facts.cluster, &actor, &mut out.alerts) {
+            return None;
+        }
+        let audit_id = words::cut(&redact::plain(&facts.event.audit_id));
+        Some(finding(rule.clone(), &[request], facts, actor, String::new(), (vec![audit_id], Vec::new())))
+    }
+
+    /// Reports that `hits` fulfil a correlation: `what` they are, in its time, and the last of them.
+    fn correlated(
+        &mut self,
+        which: u32,
+        hits: Vec<Hit>,
+        what: &str,
+        telling: &Telling<'_, '_, '_>,
+        now: i64,
+        out: &mut Output,
+    ) {
+        let rules = Arc::clone(&self.rules);
+        let correlation = &rules.correlations()[which as usize];
+        let requests: Vec<u64> = hits.iter().map(|h| h.request).collect();
+        let audit_ids = unique(hits.iter().map(|h| h.audit_id.clone()));
+        let spelled: Vec<Evidence> = hits.into_iter().filter_map(|h| h.evidence.map(|e| *e)).collect();
+        let (rule, hits) = (rule_ref(&correlation.meta), Some((audit_ids, spelled)));
+        let mut finding = self.finding(rule, &requests, telling.sight.facts, telling.told(), hits);
+        finding.summary = format!("{what} within {}, the last: {}", span(correlation.timespan_micros), finding.summary);
+        self.report(rules.rules().len() as u32 + which, finding, &advice(&correlation.meta), now, out);
     }
 
     fn finding(
@@ -234,20 +313,7 @@ impl Engine {
         let (audit_ids, mut evidence) =
             hits.unwrap_or_else(|| (vec![told.evidence.audit_id.clone()], vec![told.evidence.clone()]));
         evidence.truncate(MAX_EVIDENCE);
-        let requests: String = requests.iter().map(|r| format!("{r:016x}")).collect();
-        Finding {
-            id: group::id(&["finding", &rule.id, facts.cluster, &requests]),
-            rule,
-            verdict: Verdict::Match,
-            reason: String::new(),
-            cluster: facts.cluster.to_owned(),
-            actor: told.evidence.actor.clone(),
-            actor_kind: facts.actor_kind.to_owned(),
-            time: to_datetime(facts.event.time().unwrap_or_default()),
-            summary: told.summary.clone(),
-            audit_ids,
-            evidence,
-        }
+        finding(rule, requests, facts, told.evidence.actor.clone(), told.summary.clone(), (audit_ids, evidence))
     }
 
     fn report(&mut self, index: u32, finding: Finding, advice: &Advice<'_>, now: i64, out: &mut Output) {
@@ -273,7 +339,7 @@ impl Engine {
         blind.sort();
         let name = |i: u32| self.meta(i & !UNDECIDABLE).map(|m| m.id.clone());
         let fired = self.fired.order.iter().filter_map(|(i, r)| Some((name(*i)?, i & UNDECIDABLE != 0, *r))).collect();
-        Snapshot { windows, groups: self.groups.snapshot(), fired, blind }
+        Snapshot { windows, groups: self.groups.snapshot(), fired, blind, memory: self.memory.snapshot() }
     }
 
     /// Takes over a snapshot. What belongs to rules that are gone is left out.
@@ -294,7 +360,7 @@ impl Engine {
         for (resource, cluster, again) in snapshot.blind {
             self.blind.insert((resource, cluster), again);
         }
-        Ok(())
+        Arc::make_mut(&mut self.memory).restore(snapshot.memory)
     }
 }
 
@@ -305,18 +371,21 @@ pub struct Snapshot {
     groups: serde_json::Value,
     fired: Vec<(String, bool, u64)>,
     blind: Vec<(String, String, i64)>,
+    /// Absent in snapshots of older versions.
+    #[serde(default)]
+    memory: BTreeMap<String, serde_json::Value>,
 }
 
 /// An event being judged: what findings tell of it is put into words once, when the first needs it.
-struct Telling<'f, 'e> {
-    facts: &'f Facts<'e>,
+struct Telling<'f, 's, 'e> {
+    sight: &'f Sight<'s, 'e>,
     position: &'f dyn Fn() -> String,
     told: OnceCell<Told>,
 }
 
-impl Telling<'_, '_> {
+impl Telling<'_, '_, '_> {
     fn told(&self) -> &Told {
-        self.told.get_or_init(|| Told::of(self.facts, &(self.position)()))
+        self.told.get_or_init(|| Told::of(self.sight, &(self.position)()))
     }
 }
 
@@ -327,19 +396,21 @@ struct Told {
 }
 
 impl Told {
-    fn of(facts: &Facts<'_>, position: &str) -> Self {
-        let tell = |f: &Facts<'_>| Self { evidence: words::evidence(f, position), summary: words::summary(f) };
-        let clean = redact::event(facts.all_text());
+    fn of(sight: &Sight<'_, '_>, position: &str) -> Self {
+        let tell =
+            |s: &Sight<'_, '_>| Self { evidence: words::evidence(s, position), summary: words::summary(s.facts) };
+        let clean = redact::event(sight.facts.all_text());
         match Event::parse(&clean) {
             Ok(event) if matches!(clean, std::borrow::Cow::Owned(_)) => {
-                tell(&Facts::new(&event, &clean, facts.cluster))
+                tell(&sight.again(&Facts::new(&event, &clean, sight.facts.cluster)))
             }
-            _ => tell(facts),
+            _ => tell(sight),
         }
     }
 }
 
-fn keys<'f>(facts: &'f Facts<'_>) -> Keys<'f> {
+/// `past`: what is remembered of it, as bits of [`crate::rule::index::carried`].
+fn keys<'f>(facts: &'f Facts<'_>, past: u16) -> Keys<'f> {
     Keys {
         action: facts.action,
         verb: &facts.event.verb,
@@ -351,7 +422,31 @@ fn keys<'f>(facts: &'f Facts<'_>) -> Keys<'f> {
         scope: facts.scope(),
         client: facts.client().0,
         network: facts.network(),
-        carried: facts.carried(),
+        carried: facts.carried() | past,
+    }
+}
+
+fn finding(
+    rule: RuleRef,
+    requests: &[u64],
+    facts: &Facts<'_>,
+    actor: String,
+    summary: String,
+    (audit_ids, evidence): (Vec<String>, Vec<Evidence>),
+) -> Finding {
+    let requests: String = requests.iter().map(|r| format!("{r:016x}")).collect();
+    Finding {
+        id: group::id(&["finding", &rule.id, facts.cluster, &requests]),
+        rule,
+        verdict: Verdict::Match,
+        reason: String::new(),
+        cluster: facts.cluster.to_owned(),
+        actor,
+        actor_kind: facts.actor_kind.to_owned(),
+        time: to_datetime(facts.event.time().unwrap_or_default()),
+        summary,
+        audit_ids,
+        evidence,
     }
 }
 

@@ -21,11 +21,11 @@ impl Engine {
     pub(super) fn undecidable(
         &mut self,
         undecided: &[Undecided],
-        telling: &Telling<'_, '_>,
+        telling: &Telling<'_, '_, '_>,
         now: i64,
         out: &mut Output,
     ) {
-        let facts = telling.facts;
+        let facts = telling.sight.facts;
         if undecided.is_empty() || facts.action_type != "write" || facts.outcome != "allowed" {
             return;
         }
@@ -53,11 +53,11 @@ impl Engine {
         &mut self,
         (index, why, field): &Undecided,
         all: usize,
-        telling: &Telling<'_, '_>,
+        telling: &Telling<'_, '_, '_>,
         now: i64,
         out: &mut Output,
     ) {
-        let request = request_id(telling.facts);
+        let request = request_id(telling.sight.facts);
         if !self.fired.first((index | UNDECIDABLE, request)) {
             return;
         }
@@ -68,7 +68,7 @@ impl Engine {
             _ => rule.meta.level.min(group::UNDECIDABLE_LEVEL),
         };
         let named = RuleRef { level, ..rule_ref(&rule.meta) };
-        let mut finding = self.finding(named, &[request], telling.facts, telling.told(), None);
+        let mut finding = self.finding(named, &[request], telling.sight.facts, telling.told(), None);
         let others = if all > 1 { format!("; {} more rules cannot decide either", all - 1) } else { String::new() };
         finding.verdict = Verdict::Undecidable;
         finding.reason = format!("`{}` is not known: {}{others}", field.name(), why.as_str());

@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use crate::alert::{Evidence, MAX_AUDIT_IDS};
-use crate::facts::Facts;
 use crate::field::Field;
+use crate::memory::Sight;
 use crate::rule::correlation::{Bound, Correlation, CorrelationKind, Part};
 use crate::rule::set::RuleSet;
 use crate::rule::view::{Scalar, Values, View};
@@ -17,6 +17,10 @@ pub(super) struct Wiring {
     /// Per rule or correlation: the correlations it feeds, and as which of their parts.
     pub(super) feeds: Vec<Vec<(u32, u32)>>,
     pub(super) speaks: Vec<bool>,
+    /// Correlations that findings feed, whatever rule made them.
+    pub(super) chains: Vec<u32>,
+    /// Whether anything reads what is remembered of objects and credentials.
+    pub(super) remembers: bool,
 }
 
 impl Wiring {
@@ -37,8 +41,16 @@ impl Wiring {
                 feeds[index].push((which as u32, slot as u32));
             }
         }
-        Self { feeds, speaks }
+        let chains = set.correlations().iter().zip(0..).filter(|(c, _)| c.kind == CorrelationKind::KillChain);
+        Self { feeds, speaks, chains: chains.map(|(_, i)| i).collect(), remembers: remembers(set) }
     }
+}
+
+fn remembers(set: &RuleSet) -> bool {
+    let mut found = false;
+    set.rules().iter().for_each(|r| r.visit_fields(&mut |f| found |= f.is_remembered()));
+    let keys = set.correlations().iter().flat_map(|c| c.group_by.iter().chain(&c.counted));
+    found || keys.flat_map(|k| &k.fields).any(Field::is_remembered)
 }
 
 pub(super) fn windows_of(c: &Correlation, cap: usize) -> Windows {
@@ -51,7 +63,7 @@ pub(super) fn windows_of(c: &Correlation, cap: usize) -> Windows {
     let at_least = c.bounds.iter().map(least).max().unwrap_or(1).clamp(1, 10_000) as usize;
     let kind = match c.kind {
         CorrelationKind::EventCount => Kind::EventCount { at_least },
-        CorrelationKind::ValueCount => Kind::ValueCount { at_least },
+        CorrelationKind::ValueCount | CorrelationKind::KillChain => Kind::ValueCount { at_least },
         CorrelationKind::Temporal => Kind::Temporal { rules: parts },
         CorrelationKind::TemporalOrdered => Kind::TemporalOrdered { rules: parts },
     };
@@ -61,14 +73,15 @@ pub(super) fn windows_of(c: &Correlation, cap: usize) -> Windows {
 pub(super) fn hit_of(
     c: &Correlation,
     slot: u32,
-    facts: &Facts<'_>,
+    sight: &Sight<'_, '_>,
     request: u64,
     evidence: Option<&Evidence>,
 ) -> Option<Hit> {
     // A value that is not there cannot be a distinct one.
     let counted: Option<Vec<String>> =
-        c.counted.iter().map(|key| first_text(facts.values(&key.fields[slot as usize]))).collect();
+        c.counted.iter().map(|key| first_text(sight.values(&key.fields[slot as usize]))).collect();
     let value = if c.counted.is_empty() { None } else { Some(counted?.join("\u{1f}")) };
+    let facts = sight.facts;
     Some(Hit {
         time: facts.event.time().unwrap_or_default(),
         rule: if matches!(c.kind, CorrelationKind::Temporal | CorrelationKind::TemporalOrdered) { slot } else { 0 },
@@ -81,12 +94,12 @@ pub(super) fn hit_of(
 
 /// The group a hit belongs to: cluster and the values of `group-by`, each behind its length. One that counts clusters
 /// spans them.
-pub(super) fn group_key(c: &Correlation, slot: u32, facts: &Facts<'_>) -> String {
+pub(super) fn group_key(c: &Correlation, slot: u32, sight: &Sight<'_, '_>) -> String {
     let spans = c.counted.iter().any(|key| key.fields[slot as usize] == Field::Cluster);
-    let cluster = if spans { "" } else { facts.cluster };
+    let cluster = if spans { "" } else { sight.facts.cluster };
     let mut key = format!("{}:{cluster}", cluster.len());
     for by in &c.group_by {
-        let value = first_text(facts.values(&by.fields[slot as usize])).unwrap_or_default();
+        let value = first_text(sight.values(&by.fields[slot as usize])).unwrap_or_default();
         key.push_str(&format!("|{}:{value}", value.len()));
     }
     key

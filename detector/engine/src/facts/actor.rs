@@ -32,6 +32,76 @@ pub fn kind(user: &User<'_>) -> &'static str {
     }
 }
 
+/// Whether the request comes from the machinery of the cluster: the control plane, a node, or a controller built into
+/// kube-controller-manager under its own service account. A token of such an account that is bound to a pod is not the
+/// controller's: somebody runs a pod as that account. Nor is one that another program uses, though a program's name
+/// alone would prove nothing.
+pub fn is_cluster_component(kind: &str, event: &Event<'_>) -> bool {
+    let user = &event.user;
+    match kind {
+        "controlplane" | "node" => true,
+        "serviceaccount" => {
+            let built_in = user.username.strip_prefix("system:serviceaccount:kube-system:");
+            built_in.is_some_and(|name| CONTROLLERS.binary_search(&name).is_ok())
+                && credential_pod(user).is_empty()
+                && CONTROLLER_MANAGERS.contains(&client(&event.user_agent).0)
+        }
+        _ => false,
+    }
+}
+
+/// Programs that contain kube-controller-manager.
+const CONTROLLER_MANAGERS: &[&str] = &["kube-controller-manager", "k3s", "kubelite", "hyperkube"];
+
+/// Service accounts of kube-controller-manager's controllers, sorted
+/// (kubernetes/plugin/pkg/auth/authorizer/rbac/bootstrappolicy/controller_policy.go).
+const CONTROLLERS: &[&str] = &[
+    "attachdetach-controller",
+    "bootstrap-signer",
+    "certificate-controller",
+    "clusterrole-aggregation-controller",
+    "cronjob-controller",
+    "daemon-set-controller",
+    "deployment-controller",
+    "device-taint-eviction-controller",
+    "disruption-controller",
+    "endpoint-controller",
+    "endpointslice-controller",
+    "endpointslicemirroring-controller",
+    "ephemeral-volume-controller",
+    "expand-controller",
+    "generic-garbage-collector",
+    "horizontal-pod-autoscaler",
+    "job-controller",
+    "kube-apiserver-serving-clustertrustbundle-publisher",
+    "legacy-service-account-token-cleaner",
+    "namespace-controller",
+    "node-controller",
+    "persistent-volume-binder",
+    "pod-garbage-collector",
+    "pv-protection-controller",
+    "pvc-protection-controller",
+    "replicaset-controller",
+    "replication-controller",
+    "resource-claim-controller",
+    "resourcequota-controller",
+    "root-ca-cert-publisher",
+    "selinux-warning-controller",
+    "service-account-controller",
+    "service-cidrs-controller",
+    "service-controller",
+    "statefulset-controller",
+    "storage-version-migrator-controller",
+    "storageversion-garbage-collector",
+    "taint-eviction-controller",
+    "token-cleaner",
+    "tokens-controller",
+    "ttl-after-finished-controller",
+    "ttl-controller",
+    "validatingadmissionpolicy-status-controller",
+    "volumeattributesclass-protection-controller",
+];
+
 /// Namespace and name of `system:serviceaccount:<namespace>:<name>`.
 pub fn service_account(username: &str) -> Option<(&str, &str)> {
     username.strip_prefix("system:serviceaccount:")?.split_once(':')
@@ -68,7 +138,8 @@ pub fn network(address: &str) -> &'static str {
 
 /// Product and version of a user agent: `kubectl/v1.32.4 (linux…)` is (`kubectl`, `v1.32.4`).
 pub fn client(user_agent: &str) -> (&str, &str) {
-    let first = user_agent.split([' ', '(']).next().unwrap_or_default();
+    let end = user_agent.bytes().position(|b| matches!(b, b' ' | b'('));
+    let first = &user_agent[..end.unwrap_or(user_agent.len())];
     match first.split_once('/') {
         _ if user_agent.is_empty() => ("none", ""),
         Some((product, version)) => (product, version.split('/').next().unwrap_or_default()),
@@ -78,6 +149,7 @@ pub fn client(user_agent: &str) -> (&str, &str) {
 
 const CREDENTIAL_ID: &str = "authentication.kubernetes.io/credential-id";
 const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
+const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
 const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
 
 fn extra<'e>(user: &'e User<'_>, key: &str) -> &'e str {
@@ -92,6 +164,11 @@ pub fn credential_id<'e>(user: &'e User<'_>) -> &'e str {
 /// The pod a bound service account token belongs to.
 pub fn credential_pod<'e>(user: &'e User<'_>) -> &'e str {
     extra(user, POD_NAME)
+}
+
+/// The uid of that pod.
+pub fn credential_pod_uid<'e>(user: &'e User<'_>) -> &'e str {
+    extra(user, POD_UID)
 }
 
 /// The node a bound service account token was issued for.
@@ -136,6 +213,28 @@ pub fn right(reason: &str) -> (Option<&str>, Option<&str>) {
 mod tests {
     use super::*;
     use crate::event::Text;
+
+    #[test]
+    fn components_are_known_by_identity_and_credential() {
+        let by = |name: &str, pod: &str, agent: &str| {
+            let extra = format!(r#"{{"{POD_NAME}":["{pod}"]}}"#);
+            let extra = serde_json::from_str(if pod.is_empty() { "{}" } else { &extra }).expect("JSON");
+            let user = User { username: Text(name.to_owned().into()), extra, ..User::default() };
+            let event = Event { user, user_agent: Text(agent.to_owned().into()), ..Event::default() };
+            is_cluster_component(kind(&event.user), &event)
+        };
+        let is = |name: &str, pod: &str| by(name, pod, "kube-controller-manager/v1.36.0 (linux/amd64)");
+        assert!(is("system:kube-scheduler", "") && is("system:node:n1", ""));
+        assert!(CONTROLLERS.is_sorted());
+        for name in CONTROLLERS {
+            assert!(is(&format!("system:serviceaccount:kube-system:{name}"), ""), "{name}");
+        }
+        assert!(!is("system:serviceaccount:kube-system:replicaset-controller", "evil-pod"), "a pod runs as it");
+        let account = "system:serviceaccount:kube-system:replicaset-controller";
+        assert!(by(account, "", "k3s/v1.32.1+k3s1 (linux/amd64)") && !by(account, "", "kubectl/v1.32.4 (linux/amd64)"));
+        assert!(!is("system:serviceaccount:shop:replicaset-controller", ""));
+        assert!(!is("system:serviceaccount:kube-system:default", "") && !is("alice", ""));
+    }
 
     #[test]
     fn kinds() {

@@ -5,18 +5,18 @@
 //! the operations are laid out as the object part they write.
 
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 
 use crate::event::{AuditLevel, Event};
 use crate::rule::view::Unknown;
+use crate::tree::Tree;
 
 /// A body: there, not there, or not to be known.
-pub type Body = Result<Option<Value>, Unknown>;
+pub type Body<'e> = Result<Option<Tree<'e>>, Unknown>;
 
 /// What the request wrote, as (part of) an object.
-pub fn written(event: &Event<'_>) -> Body {
+pub fn written<'e>(event: &Event<'e>) -> Body<'e> {
     let request = match event.request_object {
-        Some(raw) => parse(raw).and_then(|v| if v.is_array() { lay_out(v) } else { Ok(v) }).map(Some),
+        Some(raw) => parse(raw).and_then(|v| if let Tree::List(patch) = v { lay_out(patch) } else { Ok(v) }).map(Some),
         None => missing(event, AuditLevel::Request).map_or(Ok(None), Err),
     };
     match (request, event.response_object) {
@@ -27,7 +27,7 @@ pub fn written(event: &Event<'_>) -> Body {
 }
 
 /// What the API server answered.
-pub fn answered(event: &Event<'_>) -> Body {
+pub fn answered<'e>(event: &Event<'e>) -> Body<'e> {
     match event.response_object {
         Some(raw) => parse(raw).map(Some),
         None => missing(event, AuditLevel::RequestResponse).map_or(Ok(None), Err),
@@ -44,12 +44,12 @@ fn missing(event: &Event<'_>, needs: AuditLevel) -> Option<Unknown> {
     }
 }
 
-fn parse(raw: &RawValue) -> Result<Value, Unknown> {
+fn parse(raw: &RawValue) -> Result<Tree<'_>, Unknown> {
     serde_json::from_str(raw.get()).map_err(|_| Unknown::Unreadable)
 }
 
-fn is_status(v: &Value) -> bool {
-    v.get("kind").and_then(Value::as_str) == Some("Status")
+fn is_status(v: &Tree<'_>) -> bool {
+    v.get("kind").and_then(Tree::as_str) == Some("Status")
 }
 
 /// How far a list may be padded for an operation on one index.
@@ -57,21 +57,18 @@ const MAX_INDEX: usize = 256;
 
 /// A JSON patch (RFC 6902) as the object part it writes. `copy` and `move` take values that the event
 /// does not hold: such a patch cannot be read.
-fn lay_out(patch: Value) -> Result<Value, Unknown> {
-    let Value::Array(operations) = patch else { return Err(Unknown::Unreadable) };
-    let mut object = Value::Object(Map::new());
-    for operation in operations {
-        let Value::Object(mut op) = operation else { return Err(Unknown::Unreadable) };
-        let (Some(kind), Some(path)) = (op.get("op").and_then(Value::as_str), op.get("path").and_then(Value::as_str))
-        else {
+fn lay_out(patch: Vec<Tree<'_>>) -> Result<Tree<'_>, Unknown> {
+    let mut object = Tree::Object(Vec::new());
+    for operation in patch {
+        let text = |name| operation.get(name).and_then(Tree::as_str);
+        let (Some(kind), Some(path)) = (text("op"), text("path")) else {
             return Err(Unknown::Unreadable);
         };
         match kind {
             "add" | "replace" => {
                 let steps: Vec<String> =
                     path.split('/').skip(1).map(|s| s.replace("~1", "/").replace("~0", "~")).collect();
-                let value = op.remove("value").unwrap_or(Value::Null);
-                put(&mut object, &steps, value)?;
+                put(&mut object, &steps, last(operation, "value"))?;
             }
             "copy" | "move" => return Err(Unknown::Unreadable),
             _ => {}
@@ -80,34 +77,40 @@ fn lay_out(patch: Value) -> Result<Value, Unknown> {
     Ok(object)
 }
 
-fn put(at: &mut Value, steps: &[String], value: Value) -> Result<(), Unknown> {
+/// The last field of this name, taken out.
+fn last<'e>(object: Tree<'e>, name: &str) -> Tree<'e> {
+    let Tree::Object(fields) = object else { return Tree::Null };
+    fields.into_iter().rev().find(|(n, _)| n == name).map_or(Tree::Null, |(_, value)| value)
+}
+
+fn put<'e>(at: &mut Tree<'e>, steps: &[String], value: Tree<'e>) -> Result<(), Unknown> {
     let Some((step, rest)) = steps.split_first() else {
         *at = value;
         return Ok(());
     };
     let index = if step == "-" { Some(usize::MAX) } else { step.parse::<usize>().ok() };
     // An index into nothing known means a list; a number may also be an object's key (`data/1`).
-    if let (Some(index), Value::Null | Value::Array(_)) = (index, &*at) {
-        if at.is_null() {
-            *at = Value::Array(Vec::new());
+    if let (Some(index), Tree::Null | Tree::List(_)) = (index, &*at) {
+        if *at == Tree::Null {
+            *at = Tree::List(Vec::new());
         }
-        let Value::Array(list) = at else { return Err(Unknown::Unreadable) };
+        let Tree::List(list) = at else { return Err(Unknown::Unreadable) };
         let index = if index >= MAX_INDEX { list.len() } else { index };
         while list.len() <= index {
-            list.push(Value::Null);
+            list.push(Tree::Null);
         }
         return put(&mut list[index], rest, value);
     }
-    if at.is_null() {
-        *at = Value::Object(Map::new());
+    if *at == Tree::Null {
+        *at = Tree::Object(Vec::new());
     }
-    let Value::Object(map) = at else { return Err(Unknown::Unreadable) };
-    put(map.entry(step.clone()).or_insert(Value::Null), rest, value)
+    let field = at.entry(step.clone()).ok_or(Unknown::Unreadable)?;
+    put(field, rest, value)
 }
 
 /// Every value at `path` in `root`, lists fanning out at every step.
-pub fn walk<'v>(root: &'v Value, path: &[String], found: &mut Vec<&'v Value>) {
-    if let Value::Array(list) = root {
+pub fn walk<'t, 'e>(root: &'t Tree<'e>, path: &[String], found: &mut Vec<&'t Tree<'e>>) {
+    if let Tree::List(list) = root {
         for element in list {
             walk(element, path, found);
         }
@@ -126,7 +129,18 @@ pub fn walk<'v>(root: &'v Value, path: &[String], found: &mut Vec<&'v Value>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
+
+    fn tree(text: &str) -> Tree<'_> {
+        serde_json::from_str(text).expect("JSON")
+    }
+
+    fn laid_out(patch: Value) -> Result<Tree<'static>, Unknown> {
+        match patch.into() {
+            Tree::List(operations) => lay_out(operations),
+            other => panic!("no patch: {other:?}"),
+        }
+    }
 
     #[test]
     fn a_json_patch_becomes_the_part_it_writes() {
@@ -138,37 +152,37 @@ mod tests {
             {"op": "add", "path": "/metadata/annotations/a~1b", "value": "c"},
             {"op": "remove", "path": "/metadata/labels"}
         ]);
-        let object = lay_out(patch).expect("readable");
+        let object = laid_out(patch).expect("readable");
         assert_eq!(
             object,
-            json!({"spec": {"template": {"spec": {
-                "containers": [{"securityContext": {"privileged": true}, "image": "evil"}],
-                "volumes": [{"hostPath": {"path": "/"}}]}}},
-                "metadata": {"annotations": {"a/b": "c"}}})
+            tree(
+                r#"{"spec":{"template":{"spec":{"containers":[{"securityContext":{"privileged":true},"image":"evil"}],
+                "volumes":[{"hostPath":{"path":"/"}}]}}},"metadata":{"annotations":{"a/b":"c"}}}"#
+            )
         );
     }
 
     #[test]
     fn what_a_patch_hides_is_unreadable() {
-        assert_eq!(lay_out(json!([{"op": "copy", "from": "/a", "path": "/b"}])), Err(Unknown::Unreadable));
-        assert_eq!(lay_out(json!([1])), Err(Unknown::Unreadable));
+        assert_eq!(laid_out(json!([{"op": "copy", "from": "/a", "path": "/b"}])), Err(Unknown::Unreadable));
+        assert_eq!(laid_out(json!([1])), Err(Unknown::Unreadable));
         assert_eq!(
-            lay_out(json!([{"op": "add", "path": "/a", "value": "x"}, {"op": "add", "path": "/a/b", "value": 1}])),
+            laid_out(json!([{"op": "add", "path": "/a", "value": "x"}, {"op": "add", "path": "/a/b", "value": 1}])),
             Err(Unknown::Unreadable)
         );
     }
 
     #[test]
     fn a_far_index_costs_no_memory() {
-        let object = lay_out(json!([{"op": "add", "path": "/l/999999999", "value": 1}])).expect("readable");
-        assert_eq!(object, json!({"l": [1]}));
+        let object = laid_out(json!([{"op": "add", "path": "/l/999999999", "value": 1}])).expect("readable");
+        assert_eq!(object, tree(r#"{"l":[1]}"#));
     }
 
     #[test]
     fn what_is_missing_says_why() {
         let at = |level: &str, more: &str| {
             let text = format!(r#"{{"auditID":"a","verb":"create","level":"{level}"{more}}}"#);
-            written(&Event::parse(&text).expect("an event"))
+            written(&Event::parse(&text).expect("an event")).map(|body| body.map(|tree| tree.to_static()))
         };
         assert_eq!(at("Metadata", ""), Err(Unknown::LevelTooLow));
         assert_eq!(at("Request", ""), Ok(None));
@@ -177,6 +191,9 @@ mod tests {
             Err(Unknown::Truncated)
         );
         assert_eq!(at("Request", r#","requestObject":{"a":1e999}"#), Err(Unknown::Unreadable));
-        assert_eq!(at("Request", r#","requestObject":{"a":1e999},"responseObject":{"a":1}"#), Ok(Some(json!({"a":1}))));
+        assert_eq!(
+            at("Request", r#","requestObject":{"a":1e999},"responseObject":{"a":1}"#),
+            Ok(Some(tree(r#"{"a":1}"#)))
+        );
     }
 }

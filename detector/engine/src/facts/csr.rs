@@ -1,9 +1,10 @@
 //! The subject a certificate signing request asks for.
 
 use base64::Engine;
-use serde_json::Value;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer;
+
+use crate::tree::Tree;
 
 /// A CertificateSigningRequest object as a request writes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,15 +16,14 @@ pub struct Csr {
 }
 
 /// Reads `spec` of a CertificateSigningRequest; a request that cannot be decoded has no subject.
-pub fn read(object: &Value) -> Csr {
-    let spec = object.get("spec").unwrap_or(&Value::Null);
-    let usages = spec.get("usages").and_then(Value::as_array).into_iter().flatten();
+pub fn read(object: &Tree<'_>) -> Csr {
+    let spec = object.get("spec").unwrap_or(&Tree::Null);
     let mut csr = Csr {
-        signer: spec.get("signerName").and_then(Value::as_str).map(str::to_owned),
-        usages: usages.filter_map(Value::as_str).map(str::to_owned).collect(),
+        signer: spec.get("signerName").and_then(Tree::as_str).map(str::to_owned),
+        usages: spec.each("usages").filter_map(Tree::as_str).map(str::to_owned).collect(),
         ..Csr::default()
     };
-    if let Some(der) = spec.get("request").and_then(Value::as_str).and_then(der) {
+    if let Some(der) = spec.get("request").and_then(Tree::as_str).and_then(der) {
         csr.read_subject(&der);
     }
     csr
@@ -64,7 +64,7 @@ mod tests {
     fn the_subject_is_decoded() {
         let request = base64::engine::general_purpose::STANDARD.encode(PEM);
         let csr = read(
-            &json!({"spec": {"request": request, "signerName": "kubernetes.io/kube-apiserver-client", "usages": ["client auth"]}}),
+            &json!({"spec": {"request": request, "signerName": "kubernetes.io/kube-apiserver-client", "usages": ["client auth"]}}).into(),
         );
         assert_eq!(csr.cn.as_deref(), Some("mallory"));
         assert_eq!(csr.organizations, ["system:masters", "devs"]);
@@ -74,7 +74,7 @@ mod tests {
     #[test]
     fn rubbish_has_no_subject() {
         for request in ["", "!!!", "AAAA", "LS0tLS1CRUdJTi0tLS0tCkFBQUEKLS0tLS1FTkQtLS0tLQo="] {
-            assert_eq!(read(&json!({"spec": {"request": request}})).cn, None);
+            assert_eq!(read(&json!({"spec": {"request": request}}).into()).cn, None);
         }
     }
 }

@@ -16,17 +16,18 @@ mod workload;
 
 use std::cell::OnceCell;
 
-use serde_json::Value;
-
 pub use actor::service_account;
+pub(crate) use body::Body;
 pub use rbac::Rbac;
+pub(crate) use rbac::{is_actor, powers_of_right};
 pub use uri::{Exec, Proxy};
 pub use workload::Workload;
+pub(crate) use workload::{is_sensitive, read as workload_of};
 
 use crate::event::{Event, Stage};
-use crate::rule::index::{COMMON_ANNOTATIONS, carried};
+use crate::rule::index::{COMMON_ANNOTATIONS, carried, is_common_group};
 use crate::rule::view::Unknown;
-use body::Body;
+use crate::tree::Tree;
 
 /// One event with everything derived from it.
 #[derive(Debug)]
@@ -39,6 +40,8 @@ pub struct Facts<'e> {
     pub outcome: &'static str,
     pub dry_run: bool,
     pub actor_kind: &'static str,
+    /// The control plane, a node or a built-in controller acts.
+    pub cluster_component: bool,
     pub resource: &'e str,
     pub subresource: &'e str,
     pub namespace: &'e str,
@@ -47,10 +50,10 @@ pub struct Facts<'e> {
 
 #[derive(Debug, Default)]
 struct Lazy<'e> {
-    written: OnceCell<Body>,
-    answered: OnceCell<Body>,
+    written: OnceCell<Body<'e>>,
+    answered: OnceCell<Body<'e>>,
     workload: OnceCell<Result<Option<Workload>, Unknown>>,
-    containers: OnceCell<Vec<Value>>,
+    containers: OnceCell<Vec<Tree<'static>>>,
     rbac: OnceCell<Result<Option<Rbac>, Unknown>>,
     csr: OnceCell<Result<Option<csr::Csr>, Unknown>>,
     labels: OnceCell<object::Entries>,
@@ -61,6 +64,7 @@ struct Lazy<'e> {
     name: OnceCell<&'e str>,
     response_name: OnceCell<Option<String>>,
     network: OnceCell<&'static str>,
+    client: OnceCell<(&'e str, &'e str)>,
 }
 
 impl<'e> Facts<'e> {
@@ -69,6 +73,7 @@ impl<'e> Facts<'e> {
         let action = action::action(event);
         let dry_run = action::dry_run(&event.request_uri);
         let object = event.object_ref.as_ref();
+        let actor_kind = if user_unreadable(event) { "unknown" } else { actor::kind(&event.user) };
         Self {
             event,
             text,
@@ -77,7 +82,8 @@ impl<'e> Facts<'e> {
             action_type: action::action_type(action, &event.verb),
             outcome: action::outcome(event, dry_run),
             dry_run,
-            actor_kind: if user_unreadable(event) { "unknown" } else { actor::kind(&event.user) },
+            actor_kind,
+            cluster_component: actor::is_cluster_component(actor_kind, event),
             resource: object.map_or("", |o| &*o.resource),
             subresource: object.map_or("", |o| &*o.subresource),
             namespace: object.map_or("", |o| &*o.namespace),
@@ -119,9 +125,19 @@ impl<'e> Facts<'e> {
         self.lazy.network.get_or_init(|| actor::network(self.address()))
     }
 
+    /// Id of the credential, empty where it is not told.
+    pub fn credential_id(&self) -> &'e str {
+        actor::credential_id(&self.event.user)
+    }
+
+    /// Name and uid of the pod a service account token is bound to.
+    pub fn credential_pod(&self) -> (&'e str, &'e str) {
+        (actor::credential_pod(&self.event.user), actor::credential_pod_uid(&self.event.user))
+    }
+
     /// Family of the client: the first product token of the user agent.
     pub fn client(&self) -> (&'e str, &'e str) {
-        actor::client(&self.event.user_agent)
+        *self.lazy.client.get_or_init(|| actor::client(&self.event.user_agent))
     }
 
     /// `namespaced`, `cluster`, `all-namespaces` or `url`.
@@ -143,9 +159,9 @@ impl<'e> Facts<'e> {
             return from_ref;
         }
         let from_body = self.lazy.response_name.get_or_init(|| {
-            let name = |b: &Body| {
+            let name = |b: &Body<'_>| {
                 let object = b.as_ref().ok()?.as_ref()?;
-                object.pointer("/metadata/name").and_then(Value::as_str).map(str::to_owned)
+                object.at(&["metadata", "name"]).and_then(Tree::as_str).map(str::to_owned)
             };
             name(self.answered()).or_else(|| name(self.written()))
         });
@@ -153,12 +169,12 @@ impl<'e> Facts<'e> {
     }
 
     /// What the request writes.
-    pub fn written(&self) -> &Body {
+    pub fn written(&self) -> &Body<'e> {
         self.lazy.written.get_or_init(|| body::written(self.event))
     }
 
     /// What the API server answered.
-    pub fn answered(&self) -> &Body {
+    pub fn answered(&self) -> &Body<'e> {
         self.lazy.answered.get_or_init(|| body::answered(self.event))
     }
 
@@ -167,7 +183,7 @@ impl<'e> Facts<'e> {
     }
 
     /// What of the things most events lack this one may carry, as bits of [`carried`].
-    pub fn carried(&self) -> u8 {
+    pub fn carried(&self) -> u16 {
         let event = self.event;
         let (mut failed_open, mut other) = (false, false);
         for (key, _) in &event.annotations.0 {
@@ -183,6 +199,9 @@ impl<'e> Facts<'e> {
             (other, carried::ANNOTATION),
             (self.may_write_workload(), carried::WORKLOAD),
             (self.may_write_rbac(), carried::RBAC),
+            (!matches!(event.code(), Some(200 | 201)), carried::CODE),
+            (event.user.groups.0.iter().any(|g| !is_common_group(g)), carried::GROUP),
+            (!self.cluster_component, carried::OUTSIDER),
         ]
         .iter()
         .filter(|(held, _)| *held)
@@ -192,6 +211,7 @@ impl<'e> Facts<'e> {
     /// False when there is no pod spec for sure, without a look into the body.
     fn may_write_workload(&self) -> bool {
         self.writes_object()
+            && writes_spec(self.subresource)
             && carries_pods(self.resource)
             && !is_reserved(self.outcome)
             && (self.event.request_object.is_some() || workload::is_kind(self.resource))
@@ -218,7 +238,7 @@ impl<'e> Facts<'e> {
     }
 
     /// One object per container of the pod spec this request writes.
-    fn containers(&self) -> &[Value] {
+    fn containers(&self) -> &[Tree<'static>] {
         self.lazy.containers.get_or_init(|| match self.written() {
             Ok(Some(object)) => workload::containers(self.resource, object),
             _ => Vec::new(),
@@ -241,7 +261,7 @@ impl<'e> Facts<'e> {
         view.as_ref().map(Option::as_ref).map_err(|e| *e)
     }
 
-    fn csr(&self) -> Result<Option<&csr::Csr>, Unknown> {
+    pub(crate) fn csr(&self) -> Result<Option<&csr::Csr>, Unknown> {
         let view = self.lazy.csr.get_or_init(|| {
             if self.resource != "certificatesigningrequests" || self.action_type != "write" {
                 return Ok(None);
@@ -298,6 +318,11 @@ fn user_unreadable(event: &Event<'_>) -> bool {
 /// The authorizer refused before the body was read: nothing was written and nothing is hidden.
 fn is_reserved(outcome: &str) -> bool {
     matches!(outcome, "denied" | "unauthenticated")
+}
+
+/// Of the subresources only these change a pod spec: the API server ignores a spec sent to `status`.
+fn writes_spec(subresource: &str) -> bool {
+    matches!(subresource, "" | "ephemeralcontainers" | "resize")
 }
 
 /// Kinds written so often and never with a pod spec that parsing their bodies would be waste.

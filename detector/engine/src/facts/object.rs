@@ -1,28 +1,31 @@
 //! What a write says of its object, whatever the kind: labels, annotations, managers; and the entries of a configmap.
 
-use serde_json::Value;
-
 use super::body::Body;
 use super::values::{many, strings};
 use super::{Facts, is_reserved};
 use crate::field::Field;
 use crate::rule::view::{Unknown, Values};
+use crate::tree::Tree;
 
 /// The entries of a map as texts.
 pub type Entries = Result<Vec<String>, Unknown>;
 
-/// `key=value` for each entry of the map at `pointer`, `key-` where a patch takes the key away.
-fn entries(body: &Body, pointer: &str) -> Entries {
+/// `key=value` for each entry of the map below `names`, `key-` where a patch takes the key away.
+fn entries(body: &Body<'_>, names: &[&str]) -> Entries {
     let object = body.as_ref().map_err(|why| *why)?.as_ref();
-    let map = object.and_then(|o| o.pointer(pointer)).and_then(Value::as_object);
+    let map = object.and_then(|o| o.at(names)).and_then(Tree::as_object);
     Ok(map.into_iter().flatten().map(|(key, value)| entry(key, value)).collect())
 }
 
-fn entry(key: &str, value: &Value) -> String {
+fn entry(key: &str, value: &Tree<'_>) -> String {
     match value {
-        Value::Null => format!("{key}-"),
-        Value::String(text) => format!("{key}={text}"),
-        other => format!("{key}={other}"),
+        Tree::Null => format!("{key}-"),
+        Tree::Text(text) => format!("{key}={text}"),
+        Tree::Bool(b) => format!("{key}={b}"),
+        Tree::Int(n) => format!("{key}={n}"),
+        Tree::Float(n) => format!("{key}={n}"),
+        // No API server takes a list or an object here.
+        Tree::List(_) | Tree::Object(_) => format!("{key}="),
     }
 }
 
@@ -36,18 +39,18 @@ fn told(entries: &Entries) -> Values<'_> {
 impl Facts<'_> {
     pub(super) fn object_value(&self, field: &Field) -> Option<Values<'_>> {
         let object = match field {
-            Field::TargetAnnotations => (&self.lazy.annotations, "/metadata/annotations"),
-            Field::TargetLabels => (&self.lazy.labels, "/metadata/labels"),
-            Field::ConfigEntries => (&self.lazy.config, "/data"),
+            Field::TargetAnnotations => (&self.lazy.annotations, &["metadata", "annotations"][..]),
+            Field::TargetLabels => (&self.lazy.labels, &["metadata", "labels"][..]),
+            Field::ConfigEntries => (&self.lazy.config, &["data"][..]),
             Field::TargetManagers => return Some(self.managers()),
             _ => return None,
         };
-        let (cell, pointer) = object;
+        let (cell, names) = object;
         let held = *field != Field::ConfigEntries || self.resource == "configmaps";
         if !held || !self.writes_object() || is_reserved(self.outcome) {
             return Some(Values::Absent);
         }
-        Some(told(cell.get_or_init(|| entries(self.written(), pointer))))
+        Some(told(cell.get_or_init(|| entries(self.written(), names))))
     }
 
     /// Who wrote fields of the object, as the answer to a write tells.
@@ -57,8 +60,8 @@ impl Facts<'_> {
         }
         match self.answered() {
             Ok(Some(object)) => {
-                let list = object.pointer("/metadata/managedFields").and_then(Value::as_array);
-                many(list.into_iter().flatten().filter_map(|m| m.get("manager")?.as_str()))
+                let list = object.get("metadata").into_iter().flat_map(|m| m.each("managedFields"));
+                many(list.filter_map(|m| m.get("manager")?.as_str()))
             }
             Ok(None) => Values::Absent,
             Err(why) => Values::Unknown(*why),

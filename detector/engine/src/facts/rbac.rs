@@ -1,9 +1,8 @@
 //! What a write on roles and bindings grants, and to whom.
 
-use serde_json::Value;
-
 use crate::event::Event;
 use crate::rule::view::Unknown;
+use crate::tree::Tree;
 
 /// A role or binding as a request writes it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -20,7 +19,7 @@ pub struct Rbac {
     pub subject_names: Vec<String>,
     pub verbs: Vec<String>,
     pub resources: Vec<String>,
-    pub rules: Vec<Value>,
+    pub rules: Vec<Tree<'static>>,
     pub powers: Vec<&'static str>,
     pub broad_subject: bool,
     pub self_grant: bool,
@@ -39,7 +38,7 @@ pub fn kind(resource: &str) -> Option<&'static str> {
 }
 
 /// What `written` grants. `answered` fills in what a patch does not carry (`roleRef` never changes).
-pub fn read(kind: &'static str, event: &Event<'_>, written: &Value, answered: Option<&Value>) -> Rbac {
+pub fn read(kind: &'static str, event: &Event<'_>, written: &Tree<'_>, answered: Option<&Tree<'_>>) -> Rbac {
     let mut rbac = Rbac { kind, ..Rbac::default() };
     if kind.ends_with("binding") {
         rbac.read_binding(event, written, answered);
@@ -51,18 +50,14 @@ pub fn read(kind: &'static str, event: &Event<'_>, written: &Value, answered: Op
     rbac
 }
 
-fn list<'v>(v: &'v Value, key: &str) -> impl Iterator<Item = &'v Value> {
-    v.get(key).and_then(Value::as_array).into_iter().flatten()
-}
-
-fn texts(v: &Value, key: &str) -> Vec<String> {
-    list(v, key).filter_map(Value::as_str).map(str::to_owned).collect()
+fn texts(v: &Tree<'_>, key: &str) -> Vec<String> {
+    v.each(key).filter_map(Tree::as_str).map(str::to_owned).collect()
 }
 
 impl Rbac {
-    fn read_binding(&mut self, event: &Event<'_>, written: &Value, answered: Option<&Value>) {
+    fn read_binding(&mut self, event: &Event<'_>, written: &Tree<'_>, answered: Option<&Tree<'_>>) {
         let reference = written.get("roleRef").or_else(|| answered.and_then(|a| a.get("roleRef")));
-        match reference.and_then(|r| r.get("name")).and_then(Value::as_str) {
+        match reference.and_then(|r| r.get("name")).and_then(Tree::as_str) {
             Some(name) => {
                 self.powers.extend(powers_of_role(name));
                 self.role = Some(Ok(name.to_owned()));
@@ -70,10 +65,10 @@ impl Rbac {
             None if &*event.verb == "patch" => self.role = Some(Err(Unknown::NotCarried)),
             None => {}
         }
-        self.role_kind = reference.and_then(|r| r.get("kind")).and_then(Value::as_str).map(str::to_owned);
+        self.role_kind = reference.and_then(|r| r.get("kind")).and_then(Tree::as_str).map(str::to_owned);
         let home = event.object_ref.as_ref().map_or("", |o| &*o.namespace);
-        for subject in list(written, "subjects") {
-            let field = |key: &str| subject.get(key).and_then(Value::as_str).unwrap_or_default();
+        for subject in written.each("subjects") {
+            let field = |key: &str| subject.get(key).and_then(Tree::as_str).unwrap_or_default();
             let (kind, name) = (field("kind"), field("name"));
             if name.is_empty() {
                 continue;
@@ -90,11 +85,11 @@ impl Rbac {
             });
         }
         self.broad_subject = self.subjects.iter().any(|s| is_broad(s));
-        self.self_grant = self.subjects.iter().any(|s| is_writer(s, event));
+        self.self_grant = self.subjects.iter().any(|s| is_actor(s, event));
     }
 
-    fn read_role(&mut self, written: &Value) {
-        self.rules = list(written, "rules").filter(|r| r.is_object()).cloned().collect();
+    fn read_role(&mut self, written: &Tree<'_>) {
+        self.rules = written.each("rules").filter(|r| r.is_object()).map(Tree::to_static).collect();
         for rule in &self.rules {
             let (verbs, resources) = (texts(rule, "verbs"), texts(rule, "resources"));
             powers_of_rule(&verbs, &resources, &texts(rule, "apiGroups"), &mut self.powers);
@@ -105,7 +100,7 @@ impl Rbac {
             list.sort_unstable();
             list.dedup();
         }
-        let labels = written.pointer("/metadata/labels").and_then(Value::as_object);
+        let labels = written.at(&["metadata", "labels"]).and_then(Tree::as_object);
         for (key, value) in labels.into_iter().flatten() {
             if let Some(role) = key.strip_prefix("rbac.authorization.k8s.io/aggregate-to-")
                 && value.as_str() == Some("true")
@@ -127,7 +122,8 @@ fn is_broad(subject: &str) -> bool {
     ) || subject.starts_with("group:system:serviceaccounts:")
 }
 
-fn is_writer(subject: &str, event: &Event<'_>) -> bool {
+/// Whether a subject is the actor, one of the actor's own groups or the actor's account.
+pub(crate) fn is_actor(subject: &str, event: &Event<'_>) -> bool {
     let user = &event.user;
     if let Some(name) = subject.strip_prefix("user:") {
         return name == &*user.username;
@@ -169,6 +165,14 @@ fn powers_of_role(name: &str) -> &'static [&'static str] {
         "system:aggregate-to-edit" => &["edit", "secrets-read", "pods-exec"],
         _ => &[],
     }
+}
+
+/// What one verb on one resource gives.
+pub(crate) fn powers_of_right(verb: &str, resource: &str, group: &str) -> Vec<&'static str> {
+    let one = |text: &str| [text.to_owned()];
+    let mut powers = Vec::new();
+    powers_of_rule(&one(verb), &one(resource), &one(group), &mut powers);
+    powers
 }
 
 fn powers_of_rule(verbs: &[String], resources: &[String], groups: &[String], powers: &mut Vec<&'static str>) {
@@ -236,7 +240,7 @@ fn powers_of_rule(verbs: &[String], resources: &[String], groups: &[String], pow
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn event(text: &str) -> Event<'_> {
         Event::parse(text).expect("an event")
@@ -250,7 +254,7 @@ mod tests {
         let e = event(BY_ALICE);
         let written = json!({"roleRef": {"kind": "ClusterRole", "name": "cluster-admin"}, "subjects": [
             {"kind": "ServiceAccount", "name": "default"}, {"kind": "User", "name": "bob"}, {"kind": "Group", "name": "ops"}]});
-        let r = read("rolebinding", &e, &written, None);
+        let r = read("rolebinding", &e, &written.into(), None);
         assert_eq!(r.role, Some(Ok("cluster-admin".into())));
         assert_eq!(r.subjects, ["serviceaccount:shop/default", "user:bob", "group:ops"]);
         assert_eq!(r.subject_names, ["default", "bob", "ops"]);
@@ -266,7 +270,7 @@ mod tests {
             (json!({"kind": "Group", "name": "system:authenticated"}), false),
             (json!({"kind": "User", "name": "bob"}), false),
         ] {
-            let r = read("rolebinding", &e, &json!({"roleRef": {"name": "edit"}, "subjects": [subject]}), None);
+            let r = read("rolebinding", &e, &json!({"roleRef": {"name": "edit"}, "subjects": [subject]}).into(), None);
             assert_eq!(r.self_grant, own, "{subject}");
         }
         let sa = event(
@@ -275,7 +279,7 @@ mod tests {
         let r = read(
             "clusterrolebinding",
             &sa,
-            &json!({"subjects": [{"kind": "ServiceAccount", "namespace": "ci", "name": "bot"}]}),
+            &json!({"subjects": [{"kind": "ServiceAccount", "namespace": "ci", "name": "bot"}]}).into(),
             None,
         );
         assert!(r.self_grant);
@@ -284,16 +288,16 @@ mod tests {
     #[test]
     fn a_patch_without_role_is_unknown_until_the_answer_tells() {
         let e = event(r#"{"auditID":"a","verb":"patch","objectRef":{"resource":"clusterrolebindings"}}"#);
-        let written = json!({"subjects": [{"kind": "User", "name": "mallory"}]});
+        let written = json!({"subjects": [{"kind": "User", "name": "mallory"}]}).into();
         assert_eq!(read("clusterrolebinding", &e, &written, None).role, Some(Err(Unknown::NotCarried)));
-        let answer = json!({"roleRef": {"kind": "ClusterRole", "name": "cluster-admin"}});
+        let answer = json!({"roleRef": {"kind": "ClusterRole", "name": "cluster-admin"}}).into();
         assert!(read("clusterrolebinding", &e, &written, Some(&answer)).powers.contains(&"cluster-admin"));
     }
 
     #[test]
     fn powers_of_rules() {
         let e = event(BY_ALICE);
-        let of = |rule: Value| read("clusterrole", &e, &json!({"rules": [rule]}), None).powers;
+        let of = |rule: Value| read("clusterrole", &e, &json!({"rules": [rule]}).into(), None).powers;
         assert_eq!(of(json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]})), [] as [&str; 0]);
         assert_eq!(of(json!({"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]})), ["secrets-read"]);
         assert_eq!(of(json!({"apiGroups": ["other"], "resources": ["secrets"], "verbs": ["get"]})), [] as [&str; 0]);
@@ -309,7 +313,7 @@ mod tests {
         let r = read(
             "clusterrole",
             &e,
-            &json!({"metadata": {"labels": {"rbac.authorization.k8s.io/aggregate-to-view": "true", "rbac.authorization.k8s.io/aggregate-to-edit": "false"}}, "rules": []}),
+            &json!({"metadata": {"labels": {"rbac.authorization.k8s.io/aggregate-to-view": "true", "rbac.authorization.k8s.io/aggregate-to-edit": "false"}}, "rules": []}).into(),
             None,
         );
         assert_eq!(r.aggregates, ["view"]);

@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
-use serde_json::Value;
 
 use crate::rule::view::Unknown;
+use crate::tree::Tree;
 
 /// The parameters of an exec or attach.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,14 +53,13 @@ pub fn exec(uri: &str) -> Exec {
 }
 
 /// Reads `PodExecOptions` and its siblings.
-pub fn exec_of_body(options: &Value) -> Exec {
-    let yes = |key: &str| options.get(key).and_then(Value::as_bool) == Some(true);
-    let words = options.get("command").and_then(Value::as_array).into_iter().flatten();
-    let args: Vec<String> = words.filter_map(Value::as_str).map(str::to_owned).collect();
+pub fn exec_of_body(options: &Tree<'_>) -> Exec {
+    let yes = |key: &str| options.get(key).and_then(Tree::as_bool) == Some(true);
+    let args: Vec<String> = options.each("command").filter_map(Tree::as_str).map(str::to_owned).collect();
     Exec {
         command: args.join(" "),
         args,
-        container: options.get("container").and_then(Value::as_str).map(str::to_owned),
+        container: options.get("container").and_then(Tree::as_str).map(str::to_owned),
         stdin: yes("stdin"),
         tty: yes("tty"),
         hidden: None,
@@ -114,8 +113,8 @@ mod tests {
     fn options_in_a_body_are_the_same() {
         let body = serde_json::json!({"kind": "PodExecOptions", "command": ["cat", "/etc/shadow"], "container": "c", "tty": true});
         let same = exec("/x?command=cat&command=%2Fetc%2Fshadow&container=c&tty=true");
-        assert_eq!(exec_of_body(&body), same);
-        assert_eq!(exec_of_body(&serde_json::json!(["no", "object"])), Exec::default());
+        assert_eq!(exec_of_body(&body.into()), same);
+        assert_eq!(exec_of_body(&serde_json::json!(["no", "object"]).into()), Exec::default());
     }
 
     #[test]

@@ -1,12 +1,11 @@
 //! From a [`Field`] to its values.
 
-use serde_json::Value;
-
 use super::{Exec, Facts, actor, body, uri};
 use crate::event::{List, Text};
 use crate::field::{Field, Path};
 use crate::rule::index::COMMON_ANNOTATIONS;
 use crate::rule::view::{Elements, Scalar, Unknown, Values, View};
+use crate::tree::Tree;
 
 fn text(s: &str) -> Values<'_> {
     if s.is_empty() { Values::Absent } else { Values::One(Scalar::Str(s)) }
@@ -42,20 +41,18 @@ fn part<'a, T>(view: Result<Option<&'a T>, Unknown>, read: impl FnOnce(&'a T) ->
     }
 }
 
-fn scalar(v: &Value) -> Option<Scalar<'_>> {
+fn scalar<'a>(v: &'a Tree<'_>) -> Option<Scalar<'a>> {
     Some(match v {
-        Value::Null => Scalar::Null,
-        Value::Bool(b) => Scalar::Bool(*b),
-        Value::Number(n) => match n.as_i64() {
-            Some(i) => Scalar::Int(i),
-            None => Scalar::Float(n.as_f64()?),
-        },
-        Value::String(s) => Scalar::Str(s),
-        Value::Array(_) | Value::Object(_) => return None,
+        Tree::Null => Scalar::Null,
+        Tree::Bool(b) => Scalar::Bool(*b),
+        Tree::Int(n) => Scalar::Int(*n),
+        Tree::Float(n) => Scalar::Float(*n),
+        Tree::Text(text) => Scalar::Str(text),
+        Tree::List(_) | Tree::Object(_) => return None,
     })
 }
 
-fn at_path<'a>(body: &'a body::Body, path: &Path) -> Values<'a> {
+fn at_path<'a>(body: &'a body::Body<'_>, path: &Path) -> Values<'a> {
     let root = match body {
         Ok(Some(root)) => root,
         Ok(None) => return Values::Absent,
@@ -72,7 +69,7 @@ fn at_path<'a>(body: &'a body::Body, path: &Path) -> Values<'a> {
     }
 }
 
-fn whole(body: &body::Body) -> Values<'_> {
+fn whole<'a>(body: &'a body::Body<'_>) -> Values<'a> {
     match body {
         Ok(Some(_)) => Values::Many(Vec::new()),
         Ok(None) => Values::Absent,
@@ -80,7 +77,7 @@ fn whole(body: &body::Body) -> Values<'_> {
     }
 }
 
-fn elements_of(list: Result<Option<&[Value]>, Unknown>) -> Elements<'_> {
+fn elements_of<'a>(list: Result<Option<&'a [Tree<'a>]>, Unknown>) -> Elements<'a> {
     match list {
         Ok(None | Some([])) => Elements::Absent,
         Ok(Some(list)) => Elements::Items(list.iter().collect()),
@@ -88,7 +85,7 @@ fn elements_of(list: Result<Option<&[Value]>, Unknown>) -> Elements<'_> {
     }
 }
 
-fn elements_at<'a>(body: &'a body::Body, path: &Path) -> Elements<'a> {
+fn elements_at<'a>(body: &'a body::Body<'_>, path: &Path) -> Elements<'a> {
     match body {
         Ok(Some(root)) => {
             let mut found = Vec::new();
@@ -176,6 +173,7 @@ impl Facts<'_> {
             Field::ActorNamespace => maybe(account().map(|(ns, _)| ns)),
             Field::ActorServiceAccount => maybe(account().map(|(_, name)| name)),
             Field::ActorAdmin => yes(actor::is_admin(self.event)),
+            Field::ActorClusterComponent => yes(self.cluster_component),
             Field::ActorCloudIdentity => text(actor::cloud_identity(user)),
             Field::CredentialKind => text(actor::credential_kind(user)),
             Field::CredentialId => text(actor::credential_id(user)),
@@ -338,8 +336,8 @@ impl Facts<'_> {
         }
         const LABEL: &str = "pod-security.kubernetes.io/enforce";
         match self.written() {
-            Ok(Some(object)) => match object.pointer("/metadata/labels").and_then(|l| l.get(LABEL)) {
-                Some(Value::String(level)) => Values::One(Scalar::Str(level)),
+            Ok(Some(object)) => match object.at(&["metadata", "labels", LABEL]) {
+                Some(Tree::Text(level)) => Values::One(Scalar::Str(level)),
                 Some(_) => Values::One(Scalar::Str("removed")),
                 None => Values::Absent,
             },
@@ -363,6 +361,7 @@ fn is_about_user(field: &Field) -> bool {
             | Field::ActorNamespace
             | Field::ActorServiceAccount
             | Field::ActorAdmin
+            | Field::ActorClusterComponent
             | Field::ActorCloudIdentity
             | Field::CredentialKind
             | Field::CredentialId

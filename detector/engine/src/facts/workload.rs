@@ -1,7 +1,7 @@
 //! One view of the pod spec that a request writes: pods, every kind with a pod template, every
 //! container kind, every verb and patch form.
 
-use serde_json::{Value, json};
+use crate::tree::Tree;
 
 /// What a workload write asks for. Everything is about what *this request* writes: a patch that
 /// touches no security setting shows none.
@@ -70,7 +70,7 @@ const SENSITIVE: &[&str] = &[
 ];
 
 /// The workload written by a request on `resource`, or `None` where the object is none.
-pub fn read(resource: &str, object: &Value) -> Option<Workload> {
+pub fn read(resource: &str, object: &Tree<'_>) -> Option<Workload> {
     let spec = pod_spec(resource, object)?;
     let metadata = pod_metadata(resource, object);
     let mut w = Workload { kind: resource.trim_end_matches('s').to_owned(), ..Workload::default() };
@@ -94,61 +94,64 @@ pub fn read(resource: &str, object: &Value) -> Option<Workload> {
 }
 
 /// One object per container; the elements of `workload.containers|any`.
-pub fn containers(resource: &str, object: &Value) -> Vec<Value> {
+pub fn containers(resource: &str, object: &Tree<'_>) -> Vec<Tree<'static>> {
     pod_spec(resource, object)
         .map(|spec| containers_of(spec).map(|(c, kind)| element(c, kind)).collect())
         .unwrap_or_default()
 }
 
-fn containers_of(spec: &Value) -> impl Iterator<Item = (&Value, &'static str)> {
+fn containers_of<'t, 'e>(spec: &'t Tree<'e>) -> impl Iterator<Item = (&'t Tree<'e>, &'static str)> {
     [("initContainers", "init"), ("containers", "container"), ("ephemeralContainers", "ephemeral")]
         .into_iter()
-        .flat_map(|(list, kind)| each(spec, list).map(move |c| (c, kind)))
+        .flat_map(|(list, kind)| spec.each(list).map(move |c| (c, kind)))
         .filter(|(c, _)| c.is_object())
 }
 
-fn element(container: &Value, kind: &str) -> Value {
-    let context = container.get("securityContext").unwrap_or(&Value::Null);
-    json!({
-        "name": text(container, "/name").unwrap_or_default(),
-        "type": kind,
-        "image": text(container, "/image").unwrap_or_default(),
-        "privileged": is_privileged(context),
-        "capabilities": capabilities(context),
-        "command": command(container),
-        "env": env(container).collect::<Vec<_>>(),
-        "run_as_root": is_root(context),
-        "ports": each(container, "ports").filter_map(|p| p.get("containerPort").and_then(Value::as_i64)).collect::<Vec<_>>(),
-    })
+fn element(container: &Tree<'_>, kind: &'static str) -> Tree<'static> {
+    let context = container.get("securityContext").unwrap_or(&Tree::Null);
+    let copy = |name| Tree::Text(text(container, &[name]).unwrap_or_default().to_owned().into());
+    let texts = |list: &mut dyn Iterator<Item = String>| Tree::List(list.map(|t| Tree::Text(t.into())).collect());
+    let ports = container.each("ports").filter_map(|p| p.get("containerPort").and_then(Tree::as_i64)).map(Tree::Int);
+    let fields = [
+        ("name", copy("name")),
+        ("type", Tree::Text(kind.into())),
+        ("image", copy("image")),
+        ("privileged", Tree::Bool(is_privileged(context))),
+        ("capabilities", texts(&mut capabilities(context))),
+        ("command", Tree::Text(command(container).into())),
+        ("env", texts(&mut env(container))),
+        ("run_as_root", Tree::Bool(is_root(context))),
+        ("ports", Tree::List(ports.collect())),
+    ];
+    Tree::Object(fields.into_iter().map(|(name, value)| (name.into(), value)).collect())
 }
 
-fn is_root(context: &Value) -> bool {
-    context.get("runAsUser").and_then(Value::as_i64) == Some(0)
-        || context.get("runAsNonRoot").and_then(Value::as_bool) == Some(false)
+fn is_root(context: &Tree<'_>) -> bool {
+    context.get("runAsUser").and_then(Tree::as_i64) == Some(0)
+        || context.get("runAsNonRoot").and_then(Tree::as_bool) == Some(false)
 }
 
-fn is_privileged(context: &Value) -> bool {
-    let windows_host = context.pointer("/windowsOptions/hostProcess").and_then(Value::as_bool) == Some(true);
+fn is_privileged(context: &Tree<'_>) -> bool {
+    let windows_host = context.at(&["windowsOptions", "hostProcess"]).and_then(Tree::as_bool) == Some(true);
     flag(context, "privileged") || windows_host
 }
 
-fn capabilities(context: &Value) -> Vec<String> {
-    let added = context.pointer("/capabilities/add").and_then(Value::as_array);
-    let name = |c: &str| c.to_uppercase().trim_start_matches("CAP_").to_owned();
-    added.into_iter().flatten().filter_map(Value::as_str).map(name).collect()
+fn capabilities(context: &Tree<'_>) -> impl Iterator<Item = String> {
+    let added = context.get("capabilities").unwrap_or(&Tree::Null).each("add");
+    added.filter_map(Tree::as_str).map(|c| c.to_uppercase().trim_start_matches("CAP_").to_owned())
 }
 
 /// Command and arguments as one line.
-fn command(container: &Value) -> String {
-    let words: Vec<&str> =
-        each(container, "command").chain(each(container, "args")).filter_map(Value::as_str).collect();
+fn command(container: &Tree<'_>) -> String {
+    let words: Vec<&str> = container.each("command").chain(container.each("args")).filter_map(Tree::as_str).collect();
     words.join(" ")
 }
 
 /// `NAME=value`
-fn env(container: &Value) -> impl Iterator<Item = String> {
-    each(container, "env")
-        .filter_map(|e| Some(format!("{}={}", text(e, "/name")?, text(e, "/value").unwrap_or_default())))
+fn env(container: &Tree<'_>) -> impl Iterator<Item = String> {
+    container
+        .each("env")
+        .filter_map(|e| Some(format!("{}={}", text(e, &["name"])?, text(e, &["value"]).unwrap_or_default())))
 }
 
 /// The built-in kinds that are a pod or hold a pod template.
@@ -167,74 +170,70 @@ pub fn is_kind(resource: &str) -> bool {
     )
 }
 
-fn pod_spec<'v>(resource: &str, object: &'v Value) -> Option<&'v Value> {
-    let pointer = match resource {
-        "pods" => "/spec",
-        "cronjobs" => "/spec/jobTemplate/spec/template/spec",
-        "podtemplates" => "/template/spec",
-        _ => "/spec/template/spec",
+fn pod_spec<'t, 'e>(resource: &str, object: &'t Tree<'e>) -> Option<&'t Tree<'e>> {
+    let path: &[&str] = match resource {
+        "pods" => &["spec"],
+        "cronjobs" => &["spec", "jobTemplate", "spec", "template", "spec"],
+        "podtemplates" => &["template", "spec"],
+        _ => &["spec", "template", "spec"],
     };
-    let spec = object.pointer(pointer).filter(|s| s.is_object())?;
+    let spec = object.at(path).filter(|s| s.is_object())?;
     // Other kinds count when they carry containers (Argo Rollouts, Knative services, …).
-    (is_kind(resource) || spec.get("containers").is_some_and(Value::is_array)).then_some(spec)
+    (is_kind(resource) || spec.get("containers").is_some_and(|c| c.as_list().is_some())).then_some(spec)
 }
 
-fn pod_metadata<'v>(resource: &str, object: &'v Value) -> Option<&'v Value> {
-    match resource {
-        "pods" => object.get("metadata"),
-        "cronjobs" => object.pointer("/spec/jobTemplate/spec/template/metadata"),
-        "podtemplates" => object.pointer("/template/metadata"),
-        _ => object.pointer("/spec/template/metadata"),
-    }
+fn pod_metadata<'t, 'e>(resource: &str, object: &'t Tree<'e>) -> Option<&'t Tree<'e>> {
+    object.at(match resource {
+        "pods" => &["metadata"],
+        "cronjobs" => &["spec", "jobTemplate", "spec", "template", "metadata"],
+        "podtemplates" => &["template", "metadata"],
+        _ => &["spec", "template", "metadata"],
+    })
 }
 
-fn flag(v: &Value, key: &str) -> bool {
-    v.get(key).and_then(Value::as_bool) == Some(true)
+fn flag(v: &Tree<'_>, key: &str) -> bool {
+    v.get(key).and_then(Tree::as_bool) == Some(true)
 }
 
-fn text<'v>(v: &'v Value, pointer: &str) -> Option<&'v str> {
-    v.pointer(pointer).and_then(Value::as_str)
-}
-
-fn each<'v>(v: &'v Value, key: &str) -> impl Iterator<Item = &'v Value> {
-    v.get(key).and_then(Value::as_array).into_iter().flatten()
+fn text<'t>(tree: &'t Tree<'_>, names: &[&str]) -> Option<&'t str> {
+    tree.at(names).and_then(Tree::as_str)
 }
 
 impl Workload {
-    fn read_pod(&mut self, spec: &Value) {
+    fn read_pod(&mut self, spec: &Tree<'_>) {
         self.host_pid = flag(spec, "hostPID");
         self.host_ipc = flag(spec, "hostIPC");
         self.host_network = flag(spec, "hostNetwork");
         self.share_process_namespace = flag(spec, "shareProcessNamespace");
-        self.node_name = text(spec, "/nodeName").filter(|n| !n.is_empty()).map(str::to_owned);
-        self.automount_token = spec.get("automountServiceAccountToken").and_then(Value::as_bool);
+        self.node_name = text(spec, &["nodeName"]).filter(|n| !n.is_empty()).map(str::to_owned);
+        self.automount_token = spec.get("automountServiceAccountToken").and_then(Tree::as_bool);
         self.service_account =
-            text(spec, "/serviceAccountName").or_else(|| text(spec, "/serviceAccount")).map(str::to_owned);
-        for volume in each(spec, "volumes") {
-            if let Some(path) = text(volume, "/hostPath/path") {
+            text(spec, &["serviceAccountName"]).or_else(|| text(spec, &["serviceAccount"])).map(str::to_owned);
+        for volume in spec.each("volumes") {
+            if let Some(path) = text(volume, &["hostPath", "path"]) {
                 self.host_paths.push(path.to_owned());
                 if is_sensitive(path) {
                     self.sensitive_host_paths.push(path.to_owned());
                 }
             }
         }
-        for toleration in each(spec, "tolerations") {
-            let key = text(toleration, "/key").unwrap_or_default();
+        for toleration in spec.each("tolerations") {
+            let key = text(toleration, &["key"]).unwrap_or_default();
             self.tolerates_control_plane |= key.starts_with("node-role.kubernetes.io/")
-                || (key.is_empty() && text(toleration, "/operator") == Some("Exists"));
+                || (key.is_empty() && text(toleration, &["operator"]) == Some("Exists"));
         }
         if let Some(context) = spec.get("securityContext") {
             self.read_confinement(context);
-            for sysctl in each(context, "sysctls") {
+            for sysctl in context.each("sysctls") {
                 self.unsafe_sysctls
-                    .extend(text(sysctl, "/name").filter(|n| !SAFE_SYSCTLS.contains(n)).map(str::to_owned));
+                    .extend(text(sysctl, &["name"]).filter(|n| !SAFE_SYSCTLS.contains(n)).map(str::to_owned));
             }
         }
     }
 
-    fn read_metadata(&mut self, object: &Value, pod: Option<&Value>) {
-        self.owned = each(object.get("metadata").unwrap_or(&Value::Null), "ownerReferences").next().is_some();
-        let annotations = pod.and_then(|m| m.get("annotations")).and_then(Value::as_object);
+    fn read_metadata(&mut self, object: &Tree<'_>, pod: Option<&Tree<'_>>) {
+        self.owned = object.get("metadata").unwrap_or(&Tree::Null).each("ownerReferences").next().is_some();
+        let annotations = pod.and_then(|m| m.get("annotations")).and_then(Tree::as_object);
         for (key, value) in annotations.into_iter().flatten() {
             self.mirror |= key == "kubernetes.io/config.mirror";
             self.apparmor_unconfined |= key.starts_with("container.apparmor.security.beta.kubernetes.io/")
@@ -243,35 +242,35 @@ impl Workload {
     }
 
     /// What pods and containers both say in their security context.
-    fn read_confinement(&mut self, context: &Value) {
+    fn read_confinement(&mut self, context: &Tree<'_>) {
         self.run_as_root |= is_root(context);
-        self.seccomp_unconfined |= text(context, "/seccompProfile/type") == Some("Unconfined");
-        self.apparmor_unconfined |= text(context, "/appArmorProfile/type") == Some("Unconfined");
+        self.seccomp_unconfined |= text(context, &["seccompProfile", "type"]) == Some("Unconfined");
+        self.apparmor_unconfined |= text(context, &["appArmorProfile", "type"]) == Some("Unconfined");
     }
 
-    fn read_container(&mut self, container: &Value) {
+    fn read_container(&mut self, container: &Tree<'_>) {
         self.has_containers = true;
         if let Some(context) = container.get("securityContext") {
             self.read_confinement(context);
             self.privileged |= is_privileged(context);
             self.allow_privilege_escalation |= flag(context, "allowPrivilegeEscalation");
-            self.proc_mount_unmasked |= text(context, "/procMount") == Some("Unmasked");
+            self.proc_mount_unmasked |= text(context, &["procMount"]) == Some("Unmasked");
             self.capabilities.extend(capabilities(context));
         }
-        let image = text(container, "/image").unwrap_or_default();
+        let image = text(container, &["image"]).unwrap_or_default();
         if !image.is_empty() {
             self.images.push(image.to_owned());
             self.registries.push(registry(image).to_owned());
             self.image_tags.extend(tag(image).map(str::to_owned));
         }
-        for (resource, pointer) in [("cpu", "/resources/limits/cpu"), ("memory", "/resources/limits/memory")] {
-            if container.pointer(pointer).is_none() && !self.missing_limits.contains(&resource) {
+        for resource in ["cpu", "memory"] {
+            if container.at(&["resources", "limits", resource]).is_none() && !self.missing_limits.contains(&resource) {
                 self.missing_limits.push(resource);
             }
         }
         self.commands.extend(Some(command(container)).filter(|c| !c.is_empty()));
         self.env.extend(env(container));
-        self.host_ports.extend(each(container, "ports").filter_map(|p| p.get("hostPort").and_then(Value::as_i64)));
+        self.host_ports.extend(container.each("ports").filter_map(|p| p.get("hostPort").and_then(Tree::as_i64)));
         self.interactive |= flag(container, "stdin") && flag(container, "tty");
     }
 }
@@ -304,7 +303,8 @@ fn normalise(path: &str) -> String {
     format!("/{}", parts.join("/"))
 }
 
-fn is_sensitive(path: &str) -> bool {
+/// Whether a directory or file of the node gives away the node, its credentials or its runtime.
+pub(crate) fn is_sensitive(path: &str) -> bool {
     let path = normalise(path);
     path == "/"
         || path == "/var"
@@ -333,10 +333,12 @@ fn tag(image: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
 
     fn pod(spec: Value) -> Workload {
-        read("pods", &json!({"spec": spec})).expect("a workload")
+        read("pods", &json!({"spec": spec}).into()).expect("a workload")
     }
 
     #[test]
@@ -349,11 +351,11 @@ mod tests {
             ("podtemplates", json!({"template": {"spec": spec}})),
             ("rollouts", json!({"spec": {"template": {"spec": spec}}})),
         ] {
-            let w = read(resource, &object).expect(resource);
+            let w = read(resource, &object.into()).expect(resource);
             assert!(w.privileged && w.host_pid, "{resource}");
         }
-        assert_eq!(read("services", &json!({"spec": {"type": "NodePort"}})), None);
-        assert_eq!(read("rollouts", &json!({"spec": {"template": {"spec": {"x": 1}}}})), None);
+        assert_eq!(read("services", &json!({"spec": {"type": "NodePort"}}).into()), None);
+        assert_eq!(read("rollouts", &json!({"spec": {"template": {"spec": {"x": 1}}}}).into()), None);
     }
 
     #[test]

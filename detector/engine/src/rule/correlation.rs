@@ -4,9 +4,11 @@
 
 use std::path::PathBuf;
 
+use super::correlation_text::KILL_CHAIN;
 use super::detection::read_field;
 use super::file::{AliasField, CorrelationText, Meta};
 use super::problem::{Fault, Hint, Place, Problems};
+use crate::alert::Level;
 use crate::field::Field;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,10 +17,13 @@ pub enum CorrelationKind {
     ValueCount,
     Temporal,
     TemporalOrdered,
+    /// Findings of an identity, whatever rules made them, over distinct ATT&CK tactics.
+    KillChain,
 }
 
 impl CorrelationKind {
-    pub const ALL: [Self; 4] = [Self::EventCount, Self::ValueCount, Self::Temporal, Self::TemporalOrdered];
+    pub const ALL: [Self; 5] =
+        [Self::EventCount, Self::ValueCount, Self::Temporal, Self::TemporalOrdered, Self::KillChain];
 
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -26,6 +31,7 @@ impl CorrelationKind {
             Self::ValueCount => "value_count",
             Self::Temporal => "temporal",
             Self::TemporalOrdered => "temporal_ordered",
+            Self::KillChain => KILL_CHAIN,
         }
     }
 }
@@ -98,6 +104,8 @@ pub struct Correlation {
     pub counted: Vec<GroupKey>,
     /// Whether the rules it refers to speak for themselves as well.
     pub generate: bool,
+    /// The least level of the findings that a kill chain counts.
+    pub least: Level,
 }
 
 impl Correlation {
@@ -133,12 +141,13 @@ pub fn resolve(
     if let Some(kind) = kind {
         check_needs(kind, text, problems);
     }
+    let least = least(text, kind, problems);
     let good = problems.errors() == before;
     problems.rule = None;
     let kind = kind.filter(|_| good)?;
     let hash = blake3::hash(text.canonical.as_bytes()).to_hex().to_string();
     let (meta, timespan_micros, generate) = (meta.clone(), text.timespan_micros, text.generate);
-    Some(Correlation { meta, path, hash, kind, parts, group_by, timespan_micros, bounds, counted, generate })
+    Some(Correlation { meta, path, hash, kind, parts, group_by, timespan_micros, bounds, counted, generate, least })
 }
 
 fn kind(text: &CorrelationText, problems: &mut Problems) -> Option<CorrelationKind> {
@@ -189,7 +198,7 @@ fn keys(names: &[(String, Place)], text: &CorrelationText, metas: &[&Meta], prob
     let mut out = Vec::new();
     for (name, at) in names {
         let fields: Option<Vec<Field>> = match text.aliases.iter().find(|a| a.name == *name) {
-            None => read(name, *at, text, problems).map(|field| vec![field; metas.len()]),
+            None => read(name, *at, text, problems).map(|field| vec![field; metas.len().max(1)]),
             Some(alias) => metas
                 .iter()
                 .map(|meta| match alias.fields.iter().find(|f| meta.is(&f.rule)) {
@@ -235,8 +244,23 @@ fn bounds(text: &CorrelationText, problems: &mut Problems) -> Vec<(Bound, u64)> 
     bounds
 }
 
+/// Findings of no level below low are stages: an informational one is made to be counted, not to be told.
+fn least(text: &CorrelationText, kind: Option<CorrelationKind>, problems: &mut Problems) -> Level {
+    let Some((name, at)) = text.level.as_ref().filter(|_| kind == Some(CorrelationKind::KillChain)) else {
+        return Level::Low;
+    };
+    let allowed = [Level::Low, Level::Medium, Level::High, Level::Critical];
+    allowed.into_iter().find(|l| l.as_str() == name).unwrap_or_else(|| {
+        let hint = Hint::nearest(name, allowed.map(Level::as_str));
+        let allowed = "low, medium, high, critical";
+        problems.error(*at, Fault::NotOneOf { key: "level", value: name.clone(), allowed, hint });
+        Level::Low
+    })
+}
+
 fn check_needs(kind: CorrelationKind, text: &CorrelationText, problems: &mut Problems) {
-    let counts = matches!(kind, CorrelationKind::EventCount | CorrelationKind::ValueCount);
+    let chain = kind == CorrelationKind::KillChain;
+    let counts = chain || matches!(kind, CorrelationKind::EventCount | CorrelationKind::ValueCount);
     let needs = [
         (counts && text.bounds.is_empty(), "a `condition` with a count, as in `gte: 10`"),
         (
@@ -254,6 +278,8 @@ fn check_needs(kind: CorrelationKind, text: &CorrelationText, problems: &mut Pro
             "no `condition.field`; only value_count counts values",
         ),
         (!counts && text.rules.len() < 2, "at least two `rules`"),
+        (chain && !text.rules.is_empty(), "no `rules`: the findings of all rules count"),
+        (!chain && text.level.is_some(), "no `level`; only kill_chain looks at the level of findings"),
     ];
     for (_, needs) in needs.into_iter().filter(|(missing, _)| *missing) {
         problems.error(text.at, Fault::CorrelationNeeds { kind: kind.as_str(), needs });

@@ -5,8 +5,10 @@ use super::problem::{Fault, Place};
 use super::yaml::{Node, Value};
 
 /// Keys below `correlation`.
-pub(super) const CORRELATION_KEYS: [&str; 7] =
-    ["type", "rules", "group-by", "timespan", "condition", "aliases", "generate"];
+pub(super) const CORRELATION_KEYS: [&str; 8] =
+    ["type", "rules", "group-by", "timespan", "condition", "aliases", "generate", "level"];
+/// The type that counts the tactics of findings and names no rules.
+pub(super) const KILL_CHAIN: &str = "kill_chain";
 /// How a count may be compared.
 pub(super) const BOUNDS: [&str; 6] = ["gt", "gte", "lt", "lte", "eq", "neq"];
 
@@ -24,6 +26,8 @@ pub struct CorrelationText {
     pub fields: Vec<(String, Place)>,
     pub aliases: Vec<Alias>,
     pub generate: bool,
+    /// The least level of the findings that a kill chain counts.
+    pub level: Option<(String, Place)>,
     pub canonical: String,
 }
 
@@ -54,8 +58,12 @@ impl Reader<'_> {
         let kind = self.text(node, "type", 64);
         let rules = self.placed_texts(node, "rules");
         for (key, missing, needed) in [
-            ("type", kind.is_none(), "one of event_count, value_count, temporal, temporal_ordered"),
-            ("rules", rules.is_empty(), "the ids or names of the rules to correlate"),
+            ("type", kind.is_none(), "one of event_count, value_count, temporal, temporal_ordered, kill_chain"),
+            (
+                "rules",
+                rules.is_empty() && kind.as_deref() != Some(KILL_CHAIN),
+                "the ids or names of the rules to correlate",
+            ),
             ("timespan", node.get("timespan").is_none(), "a time such as `5m`"),
         ] {
             if missing {
@@ -85,6 +93,7 @@ impl Reader<'_> {
             fields,
             aliases: self.aliases(node),
             generate,
+            level: node.get("level").and_then(|n| Some((n.scalar_text()?, n.at))),
             canonical,
         })
     }

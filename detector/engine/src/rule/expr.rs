@@ -2,12 +2,11 @@
 //!
 //! The same tree serves fields of the event and, under `|any`, paths into one element of a list.
 
-use serde_json::Value;
-
 use super::matcher::{self, Matcher, Texts, with_text};
 use super::modifier::Position;
 use super::view::{Elements, Scalar, Unknown, Values, View};
 use crate::field::Field;
+use crate::tree::Tree;
 
 /// A verdict on a part of a rule. Unknown tells which field left it open.
 #[derive(Debug, PartialEq, Eq)]
@@ -177,7 +176,7 @@ impl<V: View> Source<Field> for V {
 }
 
 /// One element of a list of objects.
-pub struct Element<'a>(pub &'a Value);
+pub struct Element<'a>(pub &'a Tree<'a>);
 
 impl Source<Path> for Element<'_> {
     fn get(&self, path: &Path) -> Values<'_> {
@@ -192,7 +191,7 @@ impl Source<Path> for Element<'_> {
     fn list(&self, path: &Path) -> Elements<'_> {
         let mut found = Vec::new();
         walk(self.0, &path.0, &mut |v| match v {
-            Value::Array(items) => found.extend(items),
+            Tree::List(items) => found.extend(items),
             other => found.push(other),
         });
         if found.is_empty() { Elements::Absent } else { Elements::Items(found) }
@@ -203,12 +202,12 @@ impl Source<Path> for Element<'_> {
 }
 
 /// Calls `f` with everything `path` leads to; arrays on the way fan out.
-fn walk<'a>(value: &'a Value, path: &[Box<str>], f: &mut dyn FnMut(&'a Value)) {
+fn walk<'a>(value: &'a Tree<'a>, path: &[Box<str>], f: &mut dyn FnMut(&'a Tree<'a>)) {
     match (value, path.split_first()) {
         (_, None) => f(value),
-        (Value::Array(items), _) => items.iter().for_each(|v| walk(v, path, f)),
-        (Value::Object(map), Some((name, rest))) => {
-            if let Some(v) = map.get(&**name) {
+        (Tree::List(items), _) => items.iter().for_each(|v| walk(v, path, f)),
+        (Tree::Object(_), Some((name, rest))) => {
+            if let Some(v) = value.get(name) {
                 walk(v, rest, f);
             }
         }
@@ -217,17 +216,15 @@ fn walk<'a>(value: &'a Value, path: &[Box<str>], f: &mut dyn FnMut(&'a Value)) {
 }
 
 /// Scalars of a value: a list gives its elements, an object counts as present without a text.
-fn push_scalars<'a>(value: &'a Value, out: &mut Vec<Scalar<'a>>) {
+fn push_scalars<'a>(value: &'a Tree<'a>, out: &mut Vec<Scalar<'a>>) {
     match value {
-        Value::Null => out.push(Scalar::Null),
-        Value::Bool(b) => out.push(Scalar::Bool(*b)),
-        Value::String(s) => out.push(Scalar::Str(s)),
-        Value::Number(n) => {
-            let float = || n.as_f64().map_or(Scalar::Null, Scalar::Float);
-            out.push(n.as_i64().map_or_else(float, Scalar::Int));
-        }
-        Value::Array(items) => items.iter().for_each(|v| push_scalars(v, out)),
-        Value::Object(_) => out.push(Scalar::Str("{…}")),
+        Tree::Null => out.push(Scalar::Null),
+        Tree::Bool(b) => out.push(Scalar::Bool(*b)),
+        Tree::Text(text) => out.push(Scalar::Str(text)),
+        Tree::Int(n) => out.push(Scalar::Int(*n)),
+        Tree::Float(n) => out.push(Scalar::Float(*n)),
+        Tree::List(items) => items.iter().for_each(|v| push_scalars(v, out)),
+        Tree::Object(_) => out.push(Scalar::Str("{…}")),
     }
 }
 
@@ -250,6 +247,15 @@ impl<K> Expr<K> {
             Self::All(parts) | Self::Any(parts) => parts.written.iter().map(Self::cost).fold(0, u16::saturating_add),
             Self::Item(item) => item.cost,
             Self::Keywords { .. } => 400,
+        }
+    }
+
+    /// Whether it searches the whole event for texts.
+    pub fn searches_text(&self) -> bool {
+        match self {
+            Self::All(parts) | Self::Any(parts) => parts.written.iter().any(Self::searches_text),
+            Self::Item(_) => false,
+            Self::Keywords { .. } => true,
         }
     }
 
@@ -385,7 +391,7 @@ mod tests {
 
     #[test]
     fn paths_fan_out_over_lists() {
-        let value = serde_json::json!({"a": [{"b": 1}, {"b": [2, "x"]}, {"c": null}], "o": {"p": {}}});
+        let value = Tree::from(serde_json::json!({"a": [{"b": 1}, {"b": [2, "x"]}, {"c": null}], "o": {"p": {}}}));
         let get = |p: &str| match Element(&value).get(&Path(p.split('.').map(Into::into).collect())) {
             Values::Absent => vec![],
             Values::One(s) => vec![format!("{s:?}")],

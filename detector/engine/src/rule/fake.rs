@@ -9,15 +9,17 @@ use super::problem::{Problem, Problems};
 use super::view::{Elements, Scalar, Unknown, Values, View};
 use super::{Judgement, Rule};
 use crate::field::Field;
+use crate::tree::Tree;
 
 pub struct Fake {
     event: Value,
+    tree: Tree<'static>,
     text: String,
 }
 
 impl Fake {
     pub fn new(event: Value) -> Self {
-        Self { text: event.to_string(), event }
+        Self { text: event.to_string(), tree: Tree::from(&event), event }
     }
 
     fn unknown(&self, path: &Path) -> Option<Unknown> {
@@ -52,14 +54,8 @@ impl View for Fake {
         if let Some(why) = self.unknown(&path) {
             return Elements::Unknown(why);
         }
-        let mut value = &self.event;
-        for name in &path.0 {
-            match value.get(&**name) {
-                Some(v) => value = v,
-                None => return Elements::Absent,
-            }
-        }
-        value.as_array().map_or(Elements::Absent, |items| Elements::Items(items.iter().collect()))
+        let found = path.0.iter().try_fold(&self.tree, |tree, name| tree.get(name));
+        found.and_then(Tree::as_list).map_or(Elements::Absent, |items| Elements::Items(items.iter().collect()))
     }
 
     fn all_text(&self) -> &str {

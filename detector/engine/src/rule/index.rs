@@ -31,34 +31,57 @@ pub struct Keys<'e> {
     pub client: &'e str,
     pub network: &'e str,
     /// What most events lack, as bits of [`carried`]. A bit that is not set is a promise.
-    pub carried: u8,
+    pub carried: u16,
 }
 
 /// What few events carry and whole families of rules need.
 pub mod carried {
     /// Another identity is acted as.
-    pub const IMPERSONATION: u8 = 1;
-    pub const DRY_RUN: u8 = 1 << 1;
-    pub const TRUNCATED: u8 = 1 << 2;
-    pub const FAILED_OPEN: u8 = 1 << 3;
+    pub const IMPERSONATION: u16 = 1;
+    pub const DRY_RUN: u16 = 1 << 1;
+    pub const TRUNCATED: u16 = 1 << 2;
+    pub const FAILED_OPEN: u16 = 1 << 3;
     /// The credential tells its pod.
-    pub const POD_TOKEN: u8 = 1 << 4;
+    pub const POD_TOKEN: u16 = 1 << 4;
     /// An annotation besides the authorizer's decision and reason.
-    pub const ANNOTATION: u8 = 1 << 5;
+    pub const ANNOTATION: u16 = 1 << 5;
     /// A pod spec is written, or what is written cannot be known.
-    pub const WORKLOAD: u8 = 1 << 6;
+    pub const WORKLOAD: u16 = 1 << 6;
     /// A role or binding is written, or what is written cannot be known.
-    pub const RBAC: u8 = 1 << 7;
-    pub const COUNT: usize = 8;
+    pub const RBAC: u16 = 1 << 7;
+    /// A status other than 200 and 201, or none.
+    pub const CODE: u16 = 1 << 8;
+    /// A group that not every cluster gives to everybody of a kind.
+    pub const GROUP: u16 = 1 << 9;
+    /// Neither the control plane nor a node nor a built-in controller acts, or it is not known who does.
+    pub const OUTSIDER: u16 = 1 << 10;
+    /// Something is remembered of the credential that is not its everyday use.
+    pub const CREDENTIAL: u16 = 1 << 11;
+    /// The binding that allowed the request was seen when it was written.
+    pub const GRANT: u16 = 1 << 12;
+    pub const COUNT: usize = 13;
 }
 
 /// Annotations every event has.
 pub const COMMON_ANNOTATIONS: [&str; 2] = ["authorization.k8s.io/decision", "authorization.k8s.io/reason"];
 
+/// Groups that every user, service account or control plane component is in.
+pub fn is_common_group(group: &str) -> bool {
+    matches!(
+        group,
+        "system:authenticated"
+            | "system:masters"
+            | "system:nodes"
+            | "system:serviceaccounts"
+            | "system:unauthenticated"
+    ) || group.starts_with("system:serviceaccounts:")
+}
+
 /// The value of a key that cannot be read from the event: every rule stays a candidate.
 pub const UNKNOWN: &str = "\u{0}?";
 
 const DIMENSIONS: usize = 10;
+const CHUNKS: usize = carried::COUNT.div_ceil(4);
 const STAGE: usize = 6;
 
 /// The dimension of a field.
@@ -79,7 +102,7 @@ fn dimension(field: &Field) -> Option<usize> {
 }
 
 /// What an event has to carry for this field to be there, or for this truth to be told.
-fn carried_with(field: &Field) -> u8 {
+fn carried_with(field: &Field) -> u16 {
     match field {
         Field::ActorAs | Field::ActorAsGroups => carried::IMPERSONATION,
         Field::ImpersonatedName | Field::ImpersonatedUid | Field::ImpersonatedGroups => carried::IMPERSONATION,
@@ -87,13 +110,16 @@ fn carried_with(field: &Field) -> u8 {
         Field::PsaViolations | Field::AnnotationKeys => carried::ANNOTATION,
         Field::Annotation(key) if !COMMON_ANNOTATIONS.contains(&key.as_str()) => carried::ANNOTATION,
         Field::RbacKind => 0,
+        other if other.is_of_removed_binding() => 0,
+        Field::RightGrantedBy | Field::RightGrantedAgo | Field::RightGrantedAfterDenial => carried::GRANT,
+        other if other.is_of_credential() => carried::CREDENTIAL,
         other if other.name().starts_with("workload.") => carried::WORKLOAD,
         other if other.name().starts_with("rbac.") => carried::RBAC,
         _ => 0,
     }
 }
 
-fn carried_when_true(field: &Field) -> u8 {
+fn carried_when_true(field: &Field) -> u16 {
     match field {
         Field::ActorImpersonating => carried::IMPERSONATION,
         Field::DryRun => carried::DRY_RUN,
@@ -103,12 +129,23 @@ fn carried_when_true(field: &Field) -> u8 {
     }
 }
 
+/// What an event has to carry for this field to have one of these values.
+fn carried_with_one_of(field: &Field, texts: &[Box<str>]) -> u16 {
+    let all = |rare: fn(&str) -> bool| texts.iter().all(|t| rare(t));
+    match field {
+        Field::StatusCode if all(|t| t.parse().is_ok_and(|code: i64| !matches!(code, 200 | 201))) => carried::CODE,
+        Field::ActorGroups | Field::UserGroups if all(|t| !is_common_group(t)) => carried::GROUP,
+        Field::ActorClusterComponent if all(|t| t == "false") => carried::OUTSIDER,
+        _ => 0,
+    }
+}
+
 /// What an event needs for a rule to be able to hold.
 #[derive(Default)]
 struct Needs {
     /// For each dimension the values one of which is needed, lower case; `None`: any.
     texts: [Option<BTreeSet<String>>; DIMENSIONS],
-    carried: u8,
+    carried: u16,
 }
 
 /// The index over the rules of a set, by their position.
@@ -116,8 +153,8 @@ struct Needs {
 pub struct Index {
     rules: usize,
     dimensions: [Dimension; DIMENSIONS],
-    /// For each bit of [`carried`] the rules that can do without.
-    without: [Box<[u64]>; carried::COUNT],
+    /// For every four bits of [`carried`] and every mask of them, the rules that can do without those.
+    without: [[Box<[u64]>; 16]; CHUNKS],
 }
 
 #[derive(Debug, Default)]
@@ -131,13 +168,15 @@ impl Index {
     pub fn new(rules: &[Rule]) -> Self {
         let needs: Vec<Needs> = rules.iter().map(needs_of_rule).collect();
         let dimensions = std::array::from_fn(|d| Dimension::new(needs.iter().map(|n| n.texts[d].as_ref())));
-        let without = std::array::from_fn(|bit| {
+        let can_do_without = |chunk: usize, mask: usize| {
+            let mask = (mask << (4 * chunk)) as u16;
             let mut set = vec![0u64; rules.len().div_ceil(64)];
-            for (i, _) in needs.iter().enumerate().filter(|(_, n)| n.carried >> bit & 1 == 0) {
+            for (i, _) in needs.iter().enumerate().filter(|(_, n)| n.carried & mask == 0) {
                 set[i / 64] |= 1 << (i % 64);
             }
             set.into()
-        });
+        };
+        let without = std::array::from_fn(|chunk| std::array::from_fn(|mask| can_do_without(chunk, mask)));
         Self { rules: rules.len(), dimensions, without }
     }
 
@@ -156,11 +195,11 @@ impl Index {
             keys.client,
             keys.network,
         ];
-        let mut sets: [&[u64]; DIMENSIONS + carried::COUNT] = [&[]; DIMENSIONS + carried::COUNT];
+        let mut sets: [&[u64]; DIMENSIONS + CHUNKS] = [&[]; DIMENSIONS + CHUNKS];
         let mut count = 0;
         let by_text = texts.iter().zip(&self.dimensions).filter_map(|(text, d)| d.of(text));
-        let missing = (0..carried::COUNT).filter(|bit| keys.carried >> bit & 1 == 0);
-        for set in by_text.chain(missing.map(|bit| &*self.without[bit])) {
+        let missing = |chunk: usize| usize::from(!keys.carried >> (4 * chunk) & 15);
+        for set in by_text.chain((0..CHUNKS).map(|chunk| &*self.without[chunk][missing(chunk)])) {
             sets[count] = set;
             count += 1;
         }
@@ -225,9 +264,34 @@ fn needs_of_cond(cond: &Cond, detector: &Detector) -> Needs {
         Cond::Or(parts) => any(parts.written.iter().map(|p| needs_of_cond(p, detector))),
         // At least one of the parts has to hold.
         Cond::AtLeast(_, parts) => any(parts.iter().map(|p| needs_of_cond(p, detector))),
-        Cond::Not(_) => Needs::default(),
+        Cond::Not(part) => needs_without_cond(part, detector),
         Cond::Selection(i) => needs_of_expr(&detector.selections[*i].expr),
     }
+}
+
+/// What an event needs for a condition not to hold.
+fn needs_without_cond(cond: &Cond, detector: &Detector) -> Needs {
+    match cond {
+        Cond::Or(parts) => all(parts.written.iter().map(|p| needs_without_cond(p, detector))),
+        Cond::Selection(i) => match &detector.selections[*i].expr {
+            Expr::Item(item) => needs_without_item(item),
+            _ => Needs::default(),
+        },
+        Cond::Not(part) => needs_of_cond(part, detector),
+        Cond::And(_) | Cond::AtLeast(..) => Needs::default(),
+    }
+}
+
+fn needs_without_item(item: &Item<Field>) -> Needs {
+    let mut needs = Needs::default();
+    if !item.negated
+        && item.key == Field::ActorClusterComponent
+        && let Test::One(matcher) = &item.test
+        && matches!(matcher.exact_texts(), Some([only]) if &**only == "true")
+    {
+        needs.carried = carried::OUTSIDER;
+    }
+    needs
 }
 
 fn needs_of_expr(expr: &Expr<Field>) -> Needs {
@@ -265,6 +329,7 @@ fn needs_of_item(item: &Item<Field>) -> Needs {
         if matches!(texts, [only] if &**only == "true") {
             needs.carried |= carried_when_true(&item.key);
         }
+        needs.carried |= carried_with_one_of(&item.key, texts);
     }
     needs
 }
@@ -399,6 +464,9 @@ mod tests {
             "rbac.powers",
             "rbac.powers|all",
             "rbac.kind",
+            "responseStatus.code",
+            "actor.groups",
+            "actor.cluster_component",
         ]);
         let value = prop::sample::select(vec![
             "a",
@@ -414,6 +482,9 @@ mod tests {
             "true",
             "[true, a]",
             "false",
+            "[200, 429]",
+            "[403, 429]",
+            "system:masters",
         ]);
         (field, value)
             .prop_filter("null has no parts, and existence is yes or no", |(f, v)| {
@@ -447,6 +518,9 @@ mod tests {
             "not (s0 or s1)",
             "s0 and (s1 or not s2)",
             "s0 or (s1 and s2)",
+            "s0 and not 1 of s*",
+            "s0 and not (s1 or not s2)",
+            "not not s0 and not s1",
         ]);
         (prop::collection::vec(selection(), 3), condition).prop_map(|(selections, condition)| {
             let lines: String = selections.iter().enumerate().map(|(i, s)| format!("s{i}: {s}\n")).collect();
@@ -465,6 +539,9 @@ mod tests {
             json!({"workload": {"kind": "a", "containers": "ab"}, "annotations": {"x": "a"}}),
             json!({"rbac": {"powers": ["a", "b"], "kind": "b"}, "credential": {"pod": "a"}}),
             json!({"client": {"family": "A", "network": "b"}, "target": {"scope": "a"}}),
+            json!({"responseStatus": {"code": 200}, "actor": {"groups": ["system:masters"], "cluster_component": true}}),
+            json!({"responseStatus": {"code": 403}, "actor": {"groups": ["a"], "cluster_component": false}}),
+            json!({"responseStatus": {"code": 429}, "actor": {"cluster_component": {"?": "level"}}}),
         ]);
         let truths = (truth(), truth(), truth(), truth(), value());
         (value(), value(), value(), value(), value(), value(), stage, object, rare, truths).prop_map(
@@ -533,6 +610,9 @@ mod tests {
                     (there("/annotations/x"), carried::ANNOTATION),
                     (there("/workload"), carried::WORKLOAD),
                     (there("/rbac/powers") || there("/rbac/?"), carried::RBAC),
+                    (!matches!(event.pointer("/responseStatus/code").and_then(Value::as_i64), Some(200 | 201)), carried::CODE),
+                    (event["actor"]["groups"][0] == "a", carried::GROUP),
+                    (!is("/actor/cluster_component"), carried::OUTSIDER),
                 ];
                 let carried = carried.iter().filter(|(held, _)| *held).fold(0, |bits, (_, bit)| bits | bit);
                 let keys = Keys { action: &action, verb: &verb, resource: &resource, subresource: &subresource, outcome: &outcome, actor_kind: &actor_kind, stage, scope: &scope, client: &client, network: &network, carried };

@@ -175,6 +175,12 @@ impl Rule {
         self.names_stage || matches!(stage, Stage::ResponseStarted | Stage::ResponseComplete | Stage::Panic)
     }
 
+    /// Whether the rule or one of its filters searches the whole event for texts.
+    pub(crate) fn searches_text(&self) -> bool {
+        let detectors = std::iter::once(&self.detector).chain(self.filters.iter().map(|f| &*f.detector));
+        detectors.flat_map(|d| &d.selections).any(|s| s.expr.searches_text())
+    }
+
     /// Calls `f` with every field the rule or its filters read.
     pub fn visit_fields<'r>(&'r self, f: &mut dyn FnMut(&'r Field)) {
         self.detector.visit_fields(f);

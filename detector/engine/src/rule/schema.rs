@@ -6,7 +6,7 @@
 use serde_json::{Map, Value, json};
 
 use super::correlation::CorrelationKind;
-use super::correlation_text::{BOUNDS, CORRELATION_KEYS};
+use super::correlation_text::{BOUNDS, CORRELATION_KEYS, KILL_CHAIN};
 use super::file::{FOREIGN_KEYS, LOG_SOURCE, OUR_KEYS, RELATIONS, STATUSES, TOP_KEYS};
 use super::modifier;
 use crate::alert::Level;
@@ -156,12 +156,17 @@ fn correlation() -> Value {
             "additionalProperties": { "type": "object", "additionalProperties": { "$ref": "#/$defs/text" } },
         }),
         "generate" => json!({ "type": "boolean" }),
+        "level" => described(
+            "Of a kill chain: the least level of the findings that count.",
+            json!({ "enum": ["low", "medium", "high", "critical"] }),
+        ),
         _ => json!({ "$ref": "#/$defs/texts" }),
     };
     let properties: Map<String, Value> = CORRELATION_KEYS.iter().map(|key| ((*key).to_owned(), about(key))).collect();
     json!({
         "type": "object",
-        "required": ["type", "rules", "timespan"],
+        "required": ["type", "timespan"],
+        "anyOf": [{ "required": ["rules"] }, { "properties": { "type": { "const": KILL_CHAIN } } }],
         "properties": properties,
         "additionalProperties": false,
     })

@@ -3,6 +3,7 @@
 //! The implementation lives with the facts; rules know this trait alone.
 
 use crate::field::Field;
+use crate::tree::Tree;
 
 /// One scalar a rule compares with. Borrowed from the event.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -58,7 +59,7 @@ pub enum Values<'a> {
 pub enum Elements<'a> {
     Absent,
     Unknown(Unknown),
-    Items(Vec<&'a serde_json::Value>),
+    Items(Vec<&'a Tree<'a>>),
 }
 
 /// An event as rules see it.

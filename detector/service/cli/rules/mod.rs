@@ -13,6 +13,7 @@ use comfy_table::{Cell, Color, ColumnConstraint, ContentArrangement, Table, pres
 use lapwing_engine::alert::Level;
 use lapwing_engine::event::{AuditLevel, Event};
 use lapwing_engine::facts::Facts;
+use lapwing_engine::memory::{self, Memory, Sight};
 use lapwing_engine::redact;
 use lapwing_engine::rule::correlation::Part;
 use lapwing_engine::rule::file::Meta;
@@ -251,6 +252,7 @@ fn explain(id: &str, path: &Path, which: &Which, output: Format) -> anyhow::Resu
     let mut events =
         Events::open(path, Limits::default()).with_context(|| format!("cannot open `{}`", path.display()))?;
     let mut out = std::io::stdout().lock();
+    let mut memory = Memory::new(memory::DEFAULT_CAP);
     let mut explained = 0;
     while let Some(item) = events.next() {
         let text = match item {
@@ -259,7 +261,11 @@ fn explain(id: &str, path: &Path, which: &Which, output: Format) -> anyhow::Resu
         };
         let event = Event::parse(&text).with_context(|| format!("`{}` holds something else", path.display()))?;
         let facts = Facts::new(&event, &text, "local");
-        let explanation = rule.explain(&facts);
+        let (explanation, places) = {
+            let sight = Sight::new(&facts, &memory);
+            (rule.explain(&sight), sight.places())
+        };
+        memory.learn(&facts, places);
         if output == Format::Ndjson {
             serde_json::to_writer(&mut out, &explanation)?;
             writeln!(out)?;

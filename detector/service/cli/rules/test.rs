@@ -10,6 +10,7 @@ use lapwing_engine::alert::Verdict;
 use lapwing_engine::engine::{Engine, Options, Output};
 use lapwing_engine::event::Event;
 use lapwing_engine::facts::Facts;
+use lapwing_engine::memory::Sight;
 use lapwing_engine::rule::Judgement;
 use lapwing_engine::rule::correlation::Part;
 use lapwing_engine::rule::problem::Problem;
@@ -164,17 +165,18 @@ pub fn outcome(set: &Arc<RuleSet>, part: Part, texts: &[String]) -> anyhow::Resu
         let event = Event::parse(text).with_context(|| format!("event {} of the test", i + 1))?;
         now = now.max(event.time().unwrap_or_default());
         let cluster = cluster(text);
-        engine.event(&cluster, text, now, &String::new, &mut output)?;
-        // A rule that only feeds correlations makes no findings; ask it directly.
+        // A rule that only feeds correlations makes no findings; ask it directly, before the event is learned from.
         if let Part::Rule(index) = part
             && set.rules()[index].sees(event.stage)
         {
-            match set.rules()[index].judge(&Facts::new(&event, text, &cluster)) {
+            let facts = Facts::new(&event, text, &cluster);
+            match set.rules()[index].judge(&Sight::new(&facts, engine.memory())) {
                 Judgement::Match => got.matched = true,
                 Judgement::Undecidable(..) => got.undecidable = true,
                 Judgement::NoMatch => {}
             }
         }
+        engine.event(&cluster, text, now, &String::new, &mut output)?;
     }
     let own = output.findings.iter().filter(|f| f.rule.id == id && f.verdict == Verdict::Match);
     got.findings = own.count() as u64;

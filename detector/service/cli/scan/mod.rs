@@ -103,7 +103,7 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Exit> {
         ..Selection::default()
     };
     let rules = selection.load()?;
-    let options = Options { min_level: args.min_level, ..Options::default() };
+    let options = Options { min_level: args.min_level, brief: !args.findings, ..Options::default() };
     let terminal = std::io::stdout().is_terminal();
     let format = args.output.unwrap_or(if terminal { Format::Text } else { Format::Ndjson });
     let mut scan = Scan::new(Engine::new(rules, options), args.cluster.clone());

@@ -227,3 +227,12 @@ proptest! {
         let _ = (whole, read(Events::new(Slow(text.as_bytes(), step), Limits { item: 40 })));
     }
 }
+
+#[test]
+fn a_body_that_ends_where_its_item_does_is_damage() {
+    let text = r#"{"level":"{"level":"}{"level":"{"level":""requestObject":"annotations":{]]"#;
+    for step in 1..9 {
+        let got = read(Events::new(Slow(text.as_bytes(), step), Limits { item: 40 }));
+        assert!(got.last().is_some_and(|g| g.starts_with('!')), "{got:?}");
+    }
+}

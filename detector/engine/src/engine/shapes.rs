@@ -1,0 +1,173 @@
+//! Which rules an event of this shape can meet, remembered.
+//!
+//! The index leaves out rules by single fields. What it leaves in is judged once per shape, with only the fields that
+//! make up the shape known: a rule that is false already then is false for every event of that shape. Most events come
+//! in a few hundred shapes, and for most shapes no rule is left.
+
+use foldhash::HashMap;
+
+use super::keys;
+use crate::facts::Facts;
+use crate::field::Field;
+use crate::rule::Judgement;
+use crate::rule::set::RuleSet;
+use crate::rule::view::{Elements, Unknown, Values, View};
+
+/// Shapes remembered; when there are more, all are forgotten and learned again.
+const MAX_SHAPES: usize = 16_384;
+/// Longer shapes are not remembered, bytes: somebody plays with user agents.
+const MAX_KEY: usize = 1_024;
+
+#[derive(Debug, Default)]
+pub(super) struct Shapes {
+    known: HashMap<Box<[u8]>, Box<[u32]>>,
+    key: Vec<u8>,
+}
+
+impl Shapes {
+    /// Puts the positions of the rules that this event can meet into `out`, in order. `past`: what is remembered of it, as
+    /// bits of [`carried`](crate::rule::index::carried).
+    pub(super) fn candidates(&mut self, rules: &RuleSet, facts: &Facts<'_>, past: u16, out: &mut Vec<u32>) {
+        self.read(facts, past);
+        if let Some(known) = self.known.get(self.key.as_slice()) {
+            out.clear();
+            out.extend_from_slice(known);
+            return;
+        }
+        rules.candidates(&keys(facts, past), out);
+        out.retain(|i| {
+            let rule = &rules.rules()[*i as usize];
+            rule.searches_text() || rule.judge(&Shape(facts)) != Judgement::NoMatch
+        });
+        if self.key.len() <= MAX_KEY {
+            if self.known.len() >= MAX_SHAPES {
+                self.known.clear();
+            }
+            self.known.insert(self.key.as_slice().into(), out.as_slice().into());
+        }
+    }
+
+    /// Every value that [`Shape`] shows, each text behind its length.
+    fn read(&mut self, facts: &Facts<'_>, past: u16) {
+        let event = facts.event;
+        self.key.clear();
+        for text in [
+            facts.action,
+            &event.verb,
+            facts.resource,
+            facts.subresource,
+            facts.outcome,
+            facts.actor_kind,
+            facts.scope(),
+            facts.network(),
+            &event.user_agent,
+        ] {
+            self.key.extend_from_slice(&(text.len() as u64).to_le_bytes());
+            self.key.extend_from_slice(text.as_bytes());
+        }
+        self.key.push(event.stage as u8);
+        self.key.extend_from_slice(&(facts.carried() | past).to_le_bytes());
+    }
+}
+
+/// An event of which only its shape is known.
+struct Shape<'f, 'e>(&'f Facts<'e>);
+
+impl View for Shape<'_, '_> {
+    fn values(&self, field: &Field) -> Values<'_> {
+        match field {
+            Field::Action
+            | Field::ActionType
+            | Field::Verb
+            | Field::TargetResource
+            | Field::RefResource
+            | Field::TargetSubresource
+            | Field::RefSubresource
+            | Field::Outcome
+            | Field::ActorKind
+            | Field::ActorClusterComponent
+            | Field::ActorImpersonating
+            | Field::Stage
+            | Field::TargetScope
+            | Field::UserAgent
+            | Field::ClientFamily
+            | Field::ClientVersion
+            | Field::ClientNetwork
+            | Field::DryRun => self.0.values(field),
+            _ => Values::Unknown(Unknown::NotCarried),
+        }
+    }
+
+    fn elements(&self, _: &Field) -> Elements<'_> {
+        Elements::Unknown(Unknown::NotCarried)
+    }
+
+    fn all_text(&self) -> &str {
+        ""
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::event::Event;
+    use crate::rule::set::LoadOptions;
+
+    fn rules(detections: &[&str]) -> RuleSet {
+        let rule = |(i, detection): (usize, &&str)| {
+            let detection: String = detection.lines().map(|l| format!("  {l}\n")).collect();
+            let head = format!("title: t\nid: r{i}\nname: r{i}\nlevel: low\nlogsource: {{product: kubernetes}}\n");
+            (PathBuf::from(format!("r{i}.yml")), format!("{head}detection:\n{detection}"))
+        };
+        RuleSet::load(detections.iter().enumerate().map(rule).collect(), &LoadOptions::default()).expect("good rules")
+    }
+
+    /// The rules left for an event, asked twice so that the second answer comes from memory.
+    fn left(shapes: &mut Shapes, rules: &RuleSet, text: &str) -> Vec<u32> {
+        let event = Event::parse(text).expect("an event");
+        let facts = Facts::new(&event, text, "c");
+        let [mut first, mut second] = [vec![99], vec![98]];
+        shapes.candidates(rules, &facts, 0, &mut first);
+        shapes.candidates(rules, &facts, 0, &mut second);
+        assert_eq!(first, second);
+        first
+    }
+
+    fn event(verb: &str, user: &str, agent: &str) -> String {
+        format!(
+            r#"{{"auditID":"a","verb":"{verb}","stage":"ResponseComplete","user":{{"username":"{user}"}},"userAgent":"{agent}",
+            "objectRef":{{"resource":"pods"}},"responseStatus":{{"code":200}}}}"#
+        )
+    }
+
+    #[test]
+    fn rules_that_the_shape_decides_are_left_out() {
+        let rules = rules(&[
+            "s:\n  userAgent|contains: peirates\ncondition: s",
+            "s:\n  user.username: mallory\ncondition: s",
+            "s:\n  user.username: mallory\nf:\n  userAgent|startswith: kubectl\ncondition: s and not f",
+            "s:\n  - peirates\ncondition: s",
+            "s:\n  requestObject.a: 1\n  action.type: write\ncondition: s",
+        ]);
+        let mut shapes = Shapes::default();
+        assert_eq!(left(&mut shapes, &rules, &event("get", "alice", "kubectl/v1")), [1, 3]);
+        assert_eq!(left(&mut shapes, &rules, &event("get", "mallory", "kubectl/v1")), [1, 3]);
+        assert_eq!(left(&mut shapes, &rules, &event("get", "alice", "peirates")), [0, 1, 2, 3]);
+        assert_eq!(left(&mut shapes, &rules, &event("create", "alice", "curl")), [1, 2, 3, 4]);
+        assert_eq!(shapes.known.len(), 3, "the name of a user is no part of a shape");
+    }
+
+    #[test]
+    fn shapes_are_bounded() {
+        let rules = rules(&["s:\n  verb: get\ncondition: s"]);
+        let mut shapes = Shapes::default();
+        for i in 0..MAX_SHAPES + 10 {
+            left(&mut shapes, &rules, &event("get", "a", &i.to_string()));
+        }
+        assert_eq!(shapes.known.len(), 10);
+        assert_eq!(left(&mut shapes, &rules, &event("get", "a", &"x".repeat(MAX_KEY))), [0]);
+        assert_eq!(shapes.known.len(), 10);
+    }
+}

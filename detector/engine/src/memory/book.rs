@@ -1,0 +1,212 @@
+//! One kind of memory: what is known under a key. Bounded: what was touched longest ago is forgotten
+//! first and counted, so that an attacker who fills it is visible.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// Where something is remembered: a hash over cluster and names, so that names of any length cost the
+/// same and no choice of names meets another's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Key(u128);
+
+impl Key {
+    /// The place of `parts`, each behind its length.
+    pub fn of(cluster: &str, parts: &[&str]) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        for part in std::iter::once(&cluster).chain(parts) {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part.as_bytes());
+        }
+        let mut first = [0; 16];
+        first.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+        Self(u128::from_le_bytes(first))
+    }
+
+    /// The place of something whose id is random or a hash already and names no choice of anybody's:
+    /// `JTI=` and a UUID, or `X509SHA256=` and hexadecimal digits. Every event asks for one.
+    pub fn of_id(cluster: &str, id: &str) -> Self {
+        let Some(number) = number_of(id) else { return Self::of(cluster, &[id]) };
+        Self(number ^ u128::from(fnv(cluster)))
+    }
+
+    /// Half of it, for long lists of small things.
+    pub fn half(self) -> u64 {
+        self.0 as u64
+    }
+}
+
+/// FNV-1a, 64 bits: cheap, and the same in every version, as snapshots need.
+pub(super) fn fnv(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// The first 128 bits of an id.
+fn number_of(id: &str) -> Option<u128> {
+    let (_, digits) = id.split_once('=')?;
+    let mut number = 0u128;
+    let mut read = 0;
+    for digit in digits.bytes().filter(|b| *b != b'-').take(32) {
+        number = number << 4 | u128::from(char::from(digit).to_digit(16)?);
+        read += 1;
+    }
+    (read == 32).then_some(number)
+}
+
+impl From<Key> for String {
+    fn from(key: Key) -> Self {
+        format!("{:032x}", key.0)
+    }
+}
+
+impl TryFrom<String> for Key {
+    type Error = std::num::ParseIntError;
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        u128::from_str_radix(&text, 16).map(Self)
+    }
+}
+
+/// What is remembered, each under its key.
+#[derive(Clone, Debug)]
+pub struct Book<V> {
+    entries: HashMap<Key, (u64, V)>,
+    /// Keys by when they were last touched.
+    order: BTreeMap<u64, Key>,
+    touch: u64,
+    cap: usize,
+    evicted: u64,
+}
+
+/// A book as data: the entries in the order they were touched.
+#[derive(Serialize, Deserialize)]
+struct Stored<V> {
+    evicted: u64,
+    entries: Vec<(Key, V)>,
+}
+
+impl<V> Book<V> {
+    pub fn new(cap: usize) -> Self {
+        Self { entries: HashMap::new(), order: BTreeMap::new(), touch: 0, cap: cap.max(1), evicted: 0 }
+    }
+
+    pub fn get(&self, key: Key) -> Option<&V> {
+        self.entries.get(&key).map(|(_, value)| value)
+    }
+
+    pub fn put(&mut self, key: Key, value: V) {
+        self.remove(key);
+        if self.entries.len() >= self.cap
+            && let Some((_, oldest)) = self.order.pop_first()
+        {
+            self.entries.remove(&oldest);
+            self.evicted += 1;
+        }
+        self.touch += 1;
+        self.order.insert(self.touch, key);
+        self.entries.insert(key, (self.touch, value));
+    }
+
+    pub fn remove(&mut self, key: Key) -> Option<V> {
+        let (touched, value) = self.entries.remove(&key)?;
+        self.order.remove(&touched);
+        Some(value)
+    }
+
+    /// Takes what is remembered (or nothing), and puts back what `f` makes of it.
+    pub fn change(&mut self, key: Key, f: impl FnOnce(Option<V>) -> V) {
+        let former = self.remove(key);
+        self.put(key, f(former));
+    }
+
+    pub fn values(&self) -> impl Iterator<Item = &V> {
+        self.entries.values().map(|(_, value)| value)
+    }
+
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Entries forgotten because the cap was reached, since the start.
+    pub fn evicted(&self) -> u64 {
+        self.evicted
+    }
+}
+
+impl<V: Clone + Serialize + DeserializeOwned> Book<V> {
+    pub fn snapshot(&self) -> serde_json::Value {
+        let entry = |key: &Key| self.get(*key).map(|value| (*key, value));
+        let entries: Vec<(Key, &V)> = self.order.values().filter_map(entry).collect();
+        serde_json::json!({ "evicted": self.evicted, "entries": entries })
+    }
+
+    /// Takes over the entries of a snapshot of the same kind.
+    pub fn restore(&mut self, snapshot: serde_json::Value) -> Result<(), serde_json::Error> {
+        let stored: Stored<V> = serde_json::from_value(snapshot)?;
+        *self = Self::new(self.cap);
+        for (key, value) in stored.entries {
+            self.put(key, value);
+        }
+        self.evicted = stored.evicted;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(name: &str) -> Key {
+        Key::of("prod", &[name])
+    }
+
+    #[test]
+    fn what_was_touched_longest_ago_goes_first_and_is_counted() {
+        let mut book = Book::new(2);
+        book.put(key("a"), 1);
+        book.put(key("b"), 2);
+        book.change(key("a"), |former| former.unwrap_or_default() + 10);
+        book.put(key("c"), 3);
+        assert_eq!((book.get(key("a")), book.get(key("b")), book.get(key("c"))), (Some(&11), None, Some(&3)));
+        assert_eq!((book.len(), book.evicted()), (2, 1));
+        book.put(key("c"), 4);
+        assert_eq!((book.len(), book.evicted()), (2, 1), "what is there already costs nobody a place");
+        assert_eq!(book.remove(key("c")), Some(4));
+        assert_eq!(book.len(), 1);
+    }
+
+    #[test]
+    fn a_snapshot_goes_on_where_it_was() {
+        let mut a = Book::new(2);
+        a.put(key("a"), 1);
+        a.put(key("b"), 2);
+        a.put(key("a"), 3);
+        let mut b = Book::new(2);
+        b.restore(a.snapshot()).expect("own snapshot");
+        assert_eq!(a.snapshot(), b.snapshot());
+        a.put(key("c"), 4);
+        b.put(key("c"), 4);
+        assert_eq!(a.snapshot(), b.snapshot(), "the same goes first");
+        assert!(b.restore(serde_json::json!({"entries": [["zz", 1]], "evicted": 0})).is_err());
+    }
+
+    #[test]
+    fn names_cannot_be_shifted_into_each_other() {
+        assert_ne!(Key::of("prod", &["ab", "c"]), Key::of("prod", &["a", "bc"]));
+        assert_ne!(Key::of("prod", &["a"]), Key::of("test", &["a"]));
+        assert_eq!(Key::try_from(String::from(key("a"))), Ok(key("a")));
+        let uuid = "JTI=5aca4a08-206f-44f0-860e-2036525db860";
+        assert_eq!(Key::of_id("prod", uuid), Key::of_id("prod", uuid));
+        for other in
+            ["JTI=5aca4a08-206f-44f0-860e-2036525db861", "JTI=5aca4a08", "JTI=5aca4a08-206f-44f0-860e-2036525db86é", ""]
+        {
+            assert_ne!(Key::of_id("prod", uuid), Key::of_id("prod", other), "{other}");
+        }
+        assert_ne!(Key::of_id("prod", uuid), Key::of_id("test", uuid));
+    }
+}
