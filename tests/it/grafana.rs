@@ -216,6 +216,7 @@ fn fill_pipeline(metrics: &Metrics) {
     metrics.announce_output("soc");
     metrics.finding("exec-into-pod", Level::High);
     metrics.undecidable("exec-into-pod", 1);
+    metrics.memory_evictions("pods", 1);
     metrics.alert(Level::High);
     metrics.rejected("prod", RejectReason::NotJson);
     metrics.delivery("soc", Outcome::Delivered, 1);

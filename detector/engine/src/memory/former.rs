@@ -41,10 +41,15 @@ pub(super) fn denial_key(facts: &Facts<'_>) -> Key {
 
 /// Under which names the workload of this request would be found again: its own and its images'.
 fn likenesses(facts: &Facts<'_>) -> Vec<Key> {
-    let Ok(Some(workload)) = facts.workload() else { return Vec::new() };
+    let images = match facts.workload() {
+        Ok(Some(workload)) => workload.images.as_slice(),
+        // Its name is told all the same.
+        Err(_) => &[],
+        Ok(None) => return Vec::new(),
+    };
     let key = |kind, name| Key::of(facts.cluster, &[kind, facts.actor(), name]);
     let name = Some(facts.name()).filter(|n| !n.is_empty()).map(|n| key("name", n));
-    name.into_iter().chain(workload.images.iter().take(MANY).map(|i| key("image", i))).collect()
+    name.into_iter().chain(images.iter().take(MANY).map(|i| key("image", i))).collect()
 }
 
 impl Memory {

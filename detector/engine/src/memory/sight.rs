@@ -90,8 +90,8 @@ impl<'s, 'e> Sight<'s, 'e> {
 
     /// What of the past the event carries, as bits of [`carried`].
     pub fn carried(&self) -> u16 {
-        let granted = self.binding().is_some();
-        u16::from(self.is_remarkable()) * carried::CREDENTIAL | u16::from(granted) * carried::GRANT
+        let held = [(self.is_remarkable(), carried::CREDENTIAL), (self.binding().is_some(), carried::GRANT)];
+        held.iter().filter(|(held, _)| *held).fold(0, |bits, (_, bit)| bits | bit)
     }
 
     /// Anything but a credential that is used as always and belongs to a pod that lives.
@@ -149,7 +149,8 @@ impl<'s, 'e> Sight<'s, 'e> {
     }
 
     fn gain(&self) -> Option<&Gain> {
-        self.gain.get_or_init(|| self.memory.gain(self.facts)).as_ref()
+        let written = || matches!(self.facts.resource, "roles" | "clusterroles") && self.facts.action_type == "write";
+        self.gain.get_or_init(|| if written() { self.memory.gain(self.facts) } else { None }).as_ref()
     }
 
     fn gained_subjects(&self) -> Option<&Vec<String>> {
@@ -292,16 +293,12 @@ impl<'s, 'e> Sight<'s, 'e> {
                 format!("from {} with {}", first(&known.addresses), first(&known.clients)),
             ));
         }
-        if let Some(weakened) = Some(())
-            .filter(|()| self.facts.action_type == "write" && self.facts.resource != "namespaces")
-            .and_then(|()| self.memory.weakened(self.facts.cluster, self.facts.namespace))
-        {
-            lines.push((
-                "admission weakened",
-                format!("{} by {}{}", weakened.what, weakened.by, ago(Some(weakened.at))),
-            ));
+        let writes_workload = matches!(self.facts.workload(), Ok(Some(_)));
+        let weakened = || self.memory.weakened(self.facts.cluster, self.facts.namespace);
+        if let Some(weak) = writes_workload.then(weakened).flatten() {
+            lines.push(("admission weakened", format!("{} by {}{}", weak.what, weak.by, ago(Some(weak.at)))));
         }
-        if let Some(gain) = self.gain().filter(|_| self.facts.resource.ends_with("roles")) {
+        if let Some(gain) = self.gain() {
             lines.push(("rights gained", gain.rights.join(", ")));
         }
         lines

@@ -246,6 +246,9 @@ fn explain(id: &str, path: &Path, which: &Which, output: Format) -> anyhow::Resu
     let Part::Rule(index) = part else {
         let Part::Correlation(c) = part else { bail!("there is no rule `{id}`") };
         let parts: Vec<&str> = set.correlations()[c].parts.iter().map(|p| set.meta(*p).id.as_str()).collect();
+        if parts.is_empty() {
+            bail!("`{id}` counts the findings of all rules; `lapwing scan` shows what they find");
+        }
         bail!("`{id}` counts matches of other rules over time; explain one of them: {}", parts.join(", "));
     };
     let rule = &set.rules()[index];
