@@ -1,18 +1,19 @@
 //! The rules of this program: those compiled in, and those a user adds.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use include_dir::{Dir, DirEntry, include_dir};
 use lapwing_engine::alert::Level;
-use lapwing_engine::rule::problem::Problem;
+use lapwing_engine::rule::problem::{Hint, Problem};
 use lapwing_engine::rule::set::{LoadOptions, RuleSet};
 
 static BUILT_IN: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/rules");
 
 /// Which rules to load.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Selection {
     /// Files or directories beside the built-in rules.
     pub paths: Vec<PathBuf>,
@@ -21,6 +22,26 @@ pub struct Selection {
     /// Ids to leave out.
     pub disabled: Vec<String>,
     pub min_level: Option<Level>,
+    /// Packs of filters that are on, by the name of their file in `rules/filters`.
+    pub filters: Vec<String>,
+    /// Values for `%name%` in rules.
+    pub lists: BTreeMap<String, Vec<String>>,
+}
+
+/// Packs that are on unless the operator says otherwise: they ask for credentials that only the installation itself has.
+pub const DEFAULT_FILTERS: [&str; 1] = ["kubeadm"];
+
+impl Default for Selection {
+    fn default() -> Self {
+        Self {
+            paths: Vec::new(),
+            only_paths: false,
+            disabled: Vec::new(),
+            min_level: None,
+            filters: DEFAULT_FILTERS.map(str::to_owned).to_vec(),
+            lists: BTreeMap::new(),
+        }
+    }
 }
 
 /// Why rules could not be loaded.
@@ -28,6 +49,8 @@ pub struct Selection {
 pub enum RulesError {
     #[error("rules: cannot read `{}`", path.display())]
     Unreadable { path: PathBuf, source: std::io::Error },
+    #[error("there is no filter pack `{name}`{hint}; there are: {}", packs().join(", "))]
+    UnknownPack { name: String, hint: Hint },
     #[error("{} problem{} in the rules; `lapwing rules check` tells them all\n{}", .0.len(), if .0.len() == 1 { "" } else { "s" }, list(.0))]
     Bad(Vec<Problem>),
 }
@@ -67,6 +90,22 @@ fn built_in(keep: fn(&Path) -> bool) -> Vec<(PathBuf, String)> {
     found
 }
 
+/// The name of the filter pack a built-in file is.
+fn pack(path: &Path) -> Option<&str> {
+    let in_filters = path.parent().and_then(Path::file_name).is_some_and(|dir| dir == "filters");
+    path.file_stem().and_then(|stem| stem.to_str()).filter(|_| in_filters)
+}
+
+/// The names of all filter packs.
+pub fn packs() -> Vec<String> {
+    built_in(is_rule_file).iter().filter_map(|(path, _)| pack(path).map(str::to_owned)).collect()
+}
+
+/// Filters of the built-in packs, on or off.
+pub fn pack_files() -> Vec<(PathBuf, String)> {
+    built_in(is_rule_file).into_iter().filter(|(path, _)| pack(path).is_some()).collect()
+}
+
 /// The coverage table, as comma-separated values.
 pub fn coverage() -> Option<&'static str> {
     BUILT_IN.get_file("coverage.csv")?.contents_utf8()
@@ -94,18 +133,29 @@ pub fn files(path: &Path, keep: fn(&Path) -> bool) -> Result<Vec<(PathBuf, Strin
 }
 
 impl Selection {
-    /// Rule files of this selection as path and text.
+    /// Rule files of this selection as path and text; of filter packs only those that are on.
     pub fn rule_files(&self) -> Result<Vec<(PathBuf, String)>, RulesError> {
-        self.gather(is_rule_file)
+        let packs = packs();
+        if let Some(name) = self.filters.iter().find(|f| !packs.contains(f)) {
+            let hint = Hint::nearest(name, packs.iter().map(String::as_str));
+            return Err(RulesError::UnknownPack { name: name.clone(), hint });
+        }
+        let mut own = built_in(is_rule_file);
+        own.retain(|(path, _)| pack(path).is_none_or(|name| self.filters.iter().any(|f| f == name)));
+        self.gather(own, is_rule_file)
     }
 
     /// Test files of this selection as path and text.
     pub fn test_files(&self) -> Result<Vec<(PathBuf, String)>, RulesError> {
-        self.gather(is_test_file)
+        self.gather(built_in(is_test_file), is_test_file)
     }
 
-    fn gather(&self, keep: fn(&Path) -> bool) -> Result<Vec<(PathBuf, String)>, RulesError> {
-        let mut sources = if self.only_paths { Vec::new() } else { built_in(keep) };
+    fn gather(
+        &self,
+        built_in: Vec<(PathBuf, String)>,
+        keep: fn(&Path) -> bool,
+    ) -> Result<Vec<(PathBuf, String)>, RulesError> {
+        let mut sources = if self.only_paths { Vec::new() } else { built_in };
         for path in &self.paths {
             sources.extend(files(path, keep)?);
         }
@@ -116,8 +166,8 @@ impl Selection {
         LoadOptions {
             disabled: self.disabled.clone(),
             min_level: self.min_level,
+            placeholders: self.lists.clone().into_iter().collect(),
             today: Some(chrono::Utc::now().date_naive()),
-            ..LoadOptions::default()
         }
     }
 

@@ -5,10 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use lapwing::ruleset::Selection;
+use lapwing::ruleset::{Selection, pack_files, packs};
 use lapwing_engine::alert::Level;
-use lapwing_engine::rule::file::Meta;
-use lapwing_engine::rule::tests::{Expect, TestFile};
+use lapwing_engine::rule::file::{Meta, RuleFile};
+use lapwing_engine::rule::tests::{Events, Expect, TestFile};
 use serde_json::Value;
 
 use crate::daemon::{fixture, lapwing, lapwing_with, ndjson, read, stderr, stdout};
@@ -18,6 +18,7 @@ fn each(mut f: impl FnMut(&Meta, &Path)) {
     let set = Selection::default().load().expect("the built-in rules are good");
     set.rules().iter().for_each(|r| f(&r.meta, &r.path));
     set.correlations().iter().for_each(|c| f(&c.meta, &c.path));
+    set.asleep().iter().for_each(|a| f(&a.meta, &a.path));
 }
 
 #[test]
@@ -46,6 +47,18 @@ fn every_rule_says_what_a_reader_needs() {
     });
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(count >= 200, "{count} rules");
+}
+
+#[test]
+fn every_rule_argues_its_level() {
+    let everything = Selection { filters: Vec::new(), ..Selection::default() };
+    for (path, text) in everything.rule_files().expect("built in") {
+        let (before, level) = text.split_once("\nlevel: ").unwrap_or_else(|| panic!("{}: no level", path.display()));
+        let level = level.lines().next().unwrap_or_default();
+        let comments: Vec<&str> = before.lines().rev().take_while(|l| l.starts_with("# ")).collect();
+        let argument = comments.iter().any(|l| l.starts_with(&format!("# {level}: ")));
+        assert!(argument, "{}: no comment `# {level}: …` above the level", path.display());
+    }
 }
 
 /// Fields that are read from a body.
@@ -100,6 +113,75 @@ fn the_tests_beside_rules_pass() {
     assert_eq!(one, "4 passed, 0 failed\n");
 }
 
+/// What no event of an API server lacks, and what none has.
+fn unreal(event: &Value) -> Option<String> {
+    let text = |key: &str| event[key].as_str().unwrap_or_default();
+    let lacks = ["auditID", "level", "stage", "verb", "requestURI", "requestReceivedTimestamp", "stageTimestamp"]
+        .into_iter()
+        .find(|key| text(key).is_empty());
+    if let Some(key) = lacks {
+        return Some(format!("it has no `{key}`"));
+    }
+    let bodies = ["requestObject", "responseObject"].map(|key| !event[key].is_null());
+    let hidden = match text("level") {
+        "Metadata" => bodies[0] || bodies[1],
+        "Request" => bodies[1],
+        "RequestResponse" => false,
+        other => return Some(format!("level `{other}`")),
+    };
+    if hidden {
+        return Some(format!("it has a body at level {}", text("level")));
+    }
+    if !["RequestReceived", "ResponseStarted", "ResponseComplete", "Panic"].contains(&text("stage")) {
+        return Some(format!("stage `{}`", text("stage")));
+    }
+    let path = if event["objectRef"]["apiGroup"].as_str().unwrap_or_default().is_empty() { "/api/" } else { "/apis/" };
+    let of_object = event["objectRef"]["resource"].is_string();
+    (of_object && !text("requestURI").starts_with(path))
+        .then(|| format!("`{}` is no path below {path}", text("requestURI")))
+}
+
+#[test]
+fn every_event_that_fires_a_rule_has_the_shape_of_a_real_one() {
+    let mut wrong = Vec::new();
+    for (path, text) in Selection::default().test_files().expect("built in") {
+        for test in TestFile::parse(&path, &text).unwrap_or_else(|e| panic!("{e:?}")).tests {
+            let Events::Inline(events) = &test.events else { continue };
+            for event in events.iter().filter(|_| test.expect == Expect::Match) {
+                let event = serde_json::from_str(event).expect("JSON");
+                wrong.extend(unreal(&event).map(|why| format!("{}: `{}`: {why}", test.rule, test.name)));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} events:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn no_known_defect_of_published_rules_is_ours() {
+    let file = "fixtures/defects/defects.test.yml";
+    let tests =
+        TestFile::parse(Path::new(file), &String::from_utf8(read(&fixture("defects/defects.test.yml"))).expect("text"));
+    let named: BTreeSet<String> = tests.expect("readable").tests.iter().map(|t| t.name[..3].to_owned()).collect();
+    assert_eq!(named, (1..=31).map(|n| format!("D{n:02}")).collect());
+    let output = lapwing(&["rules", "test", "fixtures/defects"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));
+}
+
+#[test]
+fn lint_tells_what_contradicts_itself_with_its_place() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let rule = "title: Own\nid: own\nlevel: low\nlogsource: { product: kubernetes, service: audit }\n\
+                detection:\n  a: { verb: get }\n  b: { verb: delete }\n  condition: a and b\n";
+    std::fs::write(dir.path().join("own.yml"), rule).expect("written");
+    let output = lapwing(&["rules", "lint", &dir.path().display().to_string()]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = stdout(&output);
+    assert!(
+        said.contains("own.yml:1:1: rule `own`: never-matches: no value meets both `verb = get` and `verb = delete`"),
+        "{said}"
+    );
+}
+
 #[test]
 fn a_failing_test_is_told_and_is_exit_code_1() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -124,6 +206,59 @@ fn a_failing_test_is_told_and_is_exit_code_1() {
     assert!(said.ends_with("0 passed, 1 failed\n"), "{said}");
 }
 
+#[test]
+fn every_filter_is_told_from_who_imitates_it() {
+    let on = Selection { filters: packs(), ..Selection::default() };
+    let mut filters: BTreeMap<String, [usize; 3]> = BTreeMap::new();
+    for (path, text) in pack_files() {
+        for document in RuleFile::parse(&path, &text).0.documents {
+            filters.insert(document.meta.id.clone(), [0; 3]);
+        }
+    }
+    assert!(packs().len() >= 13 && filters.len() >= 25, "{filters:?}");
+    for (path, text) in on.test_files().expect("built in") {
+        for test in TestFile::parse(&path, &text).unwrap_or_else(|e| panic!("{e:?}")).tests {
+            let Some((id, _)) = test.name.split_once(": ") else { continue };
+            let Some(seen) = filters.get_mut(id) else { continue };
+            let kind = match (test.filters.is_empty(), test.expect) {
+                (true, Expect::Match) => 0,
+                (false, Expect::NoMatch) => 1,
+                (false, Expect::Match) => 2,
+                other => panic!("{id}: {other:?}"),
+            };
+            seen[kind] += 1;
+        }
+    }
+    for (id, [without, with, imitators]) in filters {
+        assert!(without >= 1 && with >= 1 && imitators >= 2, "{id}: {without} {with} {imitators}");
+    }
+}
+
+#[test]
+fn packs_are_off_until_they_are_named_and_lists_wake_rules() {
+    let event = r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Metadata","auditID":"a","stage":"ResponseComplete",
+        "requestURI":"/api/v1/secrets","verb":"list","objectRef":{"resource":"secrets","apiVersion":"v1"},"sourceIPs":["10.42.0.17"],
+        "user":{"username":"system:serviceaccount:argocd:argocd-application-controller","groups":["system:serviceaccounts"],
+        "extra":{"authentication.kubernetes.io/pod-name":["argocd-application-controller-0"]}},"userAgent":"argocd/v2",
+        "responseStatus":{"code":200},"stageTimestamp":"2026-11-20T09:00:00Z"}"#
+        .replace('\n', "");
+    let ids = |args: &[&str]| -> BTreeSet<String> {
+        let output = lapwing_with(&[&["scan", "--findings"], args, &["-"]].concat(), event.as_bytes());
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        ndjson(&stdout(&output)).iter().map(|f| f["rule"]["id"].as_str().expect("an id").to_owned()).collect()
+    };
+    let (broad, watched) = ("secret-list-all-by-service-account", "call-from-watched-address");
+    assert!(ids(&[]).contains(broad) && ids(&["--filters", "none"]).contains(broad));
+    assert!(!ids(&["--filters", "kubeadm,argocd"]).contains(broad));
+    assert!(!ids(&[]).contains(watched) && ids(&["--list", "watched_addresses=10.42.0.0/16"]).contains(watched));
+    let wrong = lapwing_with(&["scan", "--filters", "argo-cd", "-"], event.as_bytes());
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(stderr(&wrong).contains("there is no filter pack `argo-cd`; did you mean `argocd`?"), "{}", stderr(&wrong));
+    let listed = ndjson(&stdout(&lapwing(&["rules", "list", "--output", "ndjson"])));
+    let asleep = listed.iter().find(|r| r["id"] == watched).expect("listed");
+    assert_eq!(asleep["inactive"], "rules.lists has no `watched_addresses`");
+}
+
 /// Findings of medium or above in a recorded file.
 fn grave(path: &str) -> Vec<Value> {
     let path = fixture(path).display().to_string();
@@ -135,7 +270,11 @@ fn grave(path: &str) -> Vec<Value> {
 #[test]
 fn an_ordinary_day_is_quiet() {
     let found = grave("benign/working-day.jsonl.zst");
-    assert!(found.is_empty(), "{found:#?}");
+    let reasons = std::fs::read_to_string(fixture("benign/reasons.txt")).expect("the file of reasons");
+    let known: BTreeSet<&str> =
+        reasons.lines().filter(|l| !l.starts_with('#')).filter_map(|l| l.split(':').next()).collect();
+    let fired: BTreeSet<&str> = found.iter().filter_map(|f| f["rule"]["id"].as_str()).collect();
+    assert_eq!(fired, known, "rules that speak about ordinary work, and those `reasons.txt` gives a reason for");
 }
 
 /// Attacks that no rule of medium or above sees, and why.

@@ -110,6 +110,8 @@ pub fn selection(config: &Config) -> Selection {
         only_paths: false,
         disabled: config.rules.disable.clone(),
         min_level: Some(config.rules.min_level),
+        filters: config.rules.filters.clone(),
+        lists: config.rules.lists.clone(),
     }
 }
 

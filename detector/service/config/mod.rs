@@ -14,12 +14,14 @@ mod tree;
 pub mod units;
 mod validate;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use lapwing_engine::alert::Level;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::ruleset::DEFAULT_FILTERS;
 pub use parts::{file, kafka, output, webhook};
 pub use problem::{ConfigError, Place, Problem, Problems};
 use tree::Node;
@@ -94,13 +96,25 @@ pub struct Rules {
     pub paths: Vec<PathBuf>,
     /// Ids of rules that must not judge.
     pub disable: Vec<String>,
+    /// Packs of filters for the distribution and the controllers you run: `lapwing rules list` names them. A pack of a
+    /// product you do not run would be an open door: leave it off.
+    pub filters: Vec<String>,
+    /// Lists of your own that rules ask for with `%name%`: addresses, accounts, namespaces. A rule whose list is empty
+    /// sleeps; `lapwing rules list` tells which.
+    pub lists: BTreeMap<String, Vec<String>>,
     /// Rules below this level are not loaded.
     pub min_level: Level,
 }
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { paths: Vec::new(), disable: Vec::new(), min_level: Level::Informational }
+        Self {
+            paths: Vec::new(),
+            disable: Vec::new(),
+            filters: DEFAULT_FILTERS.map(str::to_owned).to_vec(),
+            lists: BTreeMap::new(),
+            min_level: Level::Informational,
+        }
     }
 }
 

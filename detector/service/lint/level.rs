@@ -25,8 +25,9 @@ pub fn of_correlation(set: &RuleSet, correlation: &Correlation) -> AuditLevel {
 /// The level at which an event carries this field.
 pub fn of_field(field: &Field) -> AuditLevel {
     match field {
-        Field::Response(_) | Field::ResponseBody => AuditLevel::RequestResponse,
-        Field::Request(_) | Field::RequestBody | Field::PsaEnforce => AuditLevel::Request,
+        Field::Response(_) | Field::ResponseBody | Field::TargetManagers => AuditLevel::RequestResponse,
+        Field::Request(_) | Field::RequestBody | Field::PsaEnforce | Field::ConfigEntries => AuditLevel::Request,
+        Field::TargetLabels | Field::TargetAnnotations => AuditLevel::Request,
         // The kind of role object is the resource's name.
         Field::RbacKind => AuditLevel::Metadata,
         removed if removed.is_of_removed_binding() => AuditLevel::Metadata,
@@ -54,6 +55,10 @@ mod tests {
             ("rbac.used", AuditLevel::Metadata),
             ("pod.powers", AuditLevel::Request),
             ("former.growth", AuditLevel::Request),
+            ("config.entries", AuditLevel::Request),
+            ("target.annotations", AuditLevel::Request),
+            ("annotation.keys", AuditLevel::Metadata),
+            ("target.managers", AuditLevel::RequestResponse),
             ("requestObject.spec.tls", AuditLevel::Request),
             ("responseObject.metadata.name", AuditLevel::RequestResponse),
         ] {

@@ -1,6 +1,7 @@
 //! What is wrong with rules that load: those that can never match, say what others say, or leave out
 //! what an attacker chooses.
 
+mod exemption;
 mod known;
 pub mod level;
 mod parts;
@@ -11,6 +12,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use chrono::NaiveDate;
 use lapwing_engine::alert::Level;
 use lapwing_engine::field::Field;
 use lapwing_engine::rule::Detector;
@@ -52,6 +54,8 @@ pub enum Kind {
     Shadowed,
     /// Exempts what an attacker may choose freely.
     Evadable,
+    /// A filter past its day.
+    Expired,
     /// Sees only one of several ways.
     Partial,
     NoTest,
@@ -66,6 +70,7 @@ impl Kind {
             Self::Duplicate => "duplicate",
             Self::Shadowed => "shadowed",
             Self::Evadable => "evadable",
+            Self::Expired => "expired",
             Self::Partial => "partial",
             Self::NoTest => "no-test",
             Self::Incomplete => "incomplete",
@@ -80,6 +85,8 @@ pub struct Files {
     pub tests: Vec<(PathBuf, String)>,
     /// Rules that are only compared with, not remarked on.
     pub others: Vec<(PathBuf, String)>,
+    /// Filters that expired before this day are told. `None`: none is.
+    pub today: Option<NaiveDate>,
 }
 
 /// All remarks, and the errors of rules that do not load; those are not looked at.
@@ -101,6 +108,7 @@ pub fn lint(files: &Files) -> (Vec<Remark>, Vec<Problem>) {
             let mut linter = Linter { path, document, remarks: &mut remarks };
             let node = nodes.iter().find(|n| n.at == document.at);
             linter.metadata(node, &tested);
+            linter.expiry(files.today);
             if let Some(earlier) = known.first(path, document) {
                 linter.doubled(&earlier);
             }
@@ -204,6 +212,18 @@ impl Linter<'_> {
         }
     }
 
+    fn expiry(&mut self, today: Option<NaiveDate>) {
+        let expires = self.document.meta.expires;
+        if let (Some(expires), Some(today)) = (expires, today)
+            && expires <= today
+        {
+            self.say(
+                Kind::Expired,
+                format!("it expired on {expires} and leaves nothing out any more; renew or remove it"),
+            );
+        }
+    }
+
     fn doubled(&mut self, earlier: &Earlier) {
         let same = earlier.level == self.document.meta.level;
         let (id, path, level) = (&earlier.id, earlier.path.display(), earlier.level.as_str());
@@ -223,7 +243,9 @@ impl Linter<'_> {
         };
         let mut problems = Problems::new(self.path);
         problems.rule = Some(self.document.meta.label().to_owned());
-        let detector = Detector::compile(text, &Placeholders::default(), &mut problems);
+        // Whatever the lists of the operator hold; this fits names and networks.
+        let lists = self.document.meta.lists.iter().map(|l| (l.clone(), vec!["192.0.2.1/32".to_owned()]));
+        let detector = Detector::compile(text, &lists.collect::<Placeholders>(), &mut problems);
         let Some(detector) = detector else {
             return problems.into_list().into_iter().filter(|p| p.severity == Severity::Error).collect();
         };
@@ -244,7 +266,7 @@ impl Linter<'_> {
             }
         }
         if filter {
-            self.excused(&part);
+            exemption::check(&part).into_iter().for_each(|why| self.say(Kind::Evadable, why));
         } else {
             part.visit_excused(&mut |excused| self.excused(excused));
             self.one_way(&common);
@@ -259,7 +281,8 @@ impl Linter<'_> {
             let any = |wanted: &[&str]| {
                 fields.iter().map(|f| f.name()).find(|f| wanted.iter().any(|w| *f == *w)).map(|f| f.to_string())
             };
-            if fields.iter().any(|f| is_identity(f)) {
+            // What a list of the operator names is the operator's word.
+            if fields.iter().any(|f| is_identity(f)) || !self.document.meta.lists.is_empty() {
                 continue;
             }
             if let Some(field) = any(&["userAgent", "client.family", "client.version"]) {

@@ -164,7 +164,8 @@ impl<'r> Common<'r> {
         let item = self.items.iter().find(|i| {
             let name = i.key.name();
             let told = name == "rbac.kind" || i.key.is_of_removed_binding();
-            let derived = !told && ["workload.", "rbac.", "csr."].iter().any(|p| name.starts_with(p));
+            let bodies = ["workload.", "rbac.", "csr.", "config.", "target.labels", "target.annotations"];
+            let derived = !told && bodies.iter().any(|p| name.starts_with(p));
             let body = name.starts_with("requestObject") || derived;
             present(i) && ((reads && body) || (deletes && derived))
         })?;
@@ -197,6 +198,11 @@ fn is_single(field: &Field) -> bool {
         "actor.as_groups",
         "client.claims",
         "exec.args",
+        "target.labels",
+        "target.annotations",
+        "target.managers",
+        "config.entries",
+        "annotation.keys",
         "workload.",
         "rbac.",
         "csr.",

@@ -92,9 +92,11 @@ pub(super) fn hit_of(
     })
 }
 
-/// The group a hit belongs to: cluster and the values of `group-by`, each behind its length.
+/// The group a hit belongs to: cluster and the values of `group-by`, each behind its length. One that counts clusters
+/// spans them.
 pub(super) fn group_key(c: &Correlation, slot: u32, sight: &Sight<'_, '_>) -> String {
-    let cluster = sight.facts.cluster;
+    let spans = c.counted.iter().any(|key| key.fields[slot as usize] == Field::Cluster);
+    let cluster = if spans { "" } else { sight.facts.cluster };
     let mut key = format!("{}:{cluster}", cluster.len());
     for by in &c.group_by {
         let value = first_text(sight.values(&by.fields[slot as usize])).unwrap_or_default();

@@ -176,6 +176,18 @@ pub fn credential_node<'e>(user: &'e User<'_>) -> &'e str {
     extra(user, NODE_NAME)
 }
 
+/// Where the authenticators of clouds tell who signed in: EKS (aws-iam-authenticator), AKS (Entra object id).
+const CLOUD_IDENTITY: [&str; 4] = ["canonicalArn", "arn", "sigs.k8s.io/aws-iam-authenticator/principalId", "oid"];
+
+/// The cloud's own name of the user: an AWS role or user, an Entra object id, a Google account.
+pub fn cloud_identity<'e>(user: &'e User<'_>) -> &'e str {
+    let told = CLOUD_IDENTITY.iter().map(|key| extra(user, key)).find(|id| !id.is_empty());
+    let name = &*user.username;
+    // GKE names users by their account, EKS those without a mapping by their ARN.
+    let is_account = name.ends_with(".gserviceaccount.com") || name.starts_with("arn:aws");
+    told.unwrap_or(if is_account { name } else { "" })
+}
+
 /// `x509`, `token`, `unknown` or `none`.
 pub fn credential_kind(user: &User<'_>) -> &'static str {
     let id = credential_id(user);
@@ -234,6 +246,20 @@ mod tests {
         assert_eq!(of("system:kube-scheduler"), "controlplane");
         assert_eq!(of("system:admin"), "human");
         assert_eq!(of("alice"), "human");
+    }
+
+    #[test]
+    fn identities_of_clouds() {
+        let of = |text: &str| cloud_identity(&serde_json::from_str(text).expect("a user")).to_owned();
+        assert_eq!(
+            of(
+                r#"{"username":"admin","extra":{"arn":["arn:aws:sts::1:assumed-role/r/s"],"canonicalArn":["arn:aws:iam::1:role/r"]}}"#
+            ),
+            "arn:aws:iam::1:role/r"
+        );
+        assert_eq!(of(r#"{"username":"a@b","extra":{"oid":["8f1c"]}}"#), "8f1c");
+        assert_eq!(of(r#"{"username":"ci@p.iam.gserviceaccount.com"}"#), "ci@p.iam.gserviceaccount.com");
+        assert_eq!(of(r#"{"username":"alice","extra":{"arn":[]}}"#), "");
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod action;
 mod actor;
 mod body;
 mod csr;
+mod object;
 mod rbac;
 mod uri;
 mod values;
@@ -56,6 +57,9 @@ struct Lazy<'e> {
     containers: OnceCell<Vec<Tree<'static>>>,
     rbac: OnceCell<Result<Option<Rbac>, Unknown>>,
     csr: OnceCell<Result<Option<csr::Csr>, Unknown>>,
+    labels: OnceCell<object::Entries>,
+    annotations: OnceCell<object::Entries>,
+    config: OnceCell<object::Entries>,
     exec: OnceCell<Exec>,
     proxy: OnceCell<Proxy>,
     name: OnceCell<&'e str>,
@@ -277,7 +281,21 @@ impl<'e> Facts<'e> {
     /// The command of an exec, attach or kubelet exec.
     pub fn exec(&self) -> Option<&Exec> {
         let runs = matches!(self.action, "exec" | "attach") || (self.action == "proxy" && self.resource == "nodes");
-        runs.then(|| self.lazy.exec.get_or_init(|| uri::exec(&self.event.request_uri)))
+        runs.then(|| self.lazy.exec.get_or_init(|| self.read_exec()))
+    }
+
+    /// Some collectors drop the query of the URI and keep the options of the exec as a body.
+    fn read_exec(&self) -> Exec {
+        let exec = uri::exec(&self.event.request_uri);
+        if self.action != "exec" || !exec.args.is_empty() {
+            return exec;
+        }
+        match self.written() {
+            Ok(Some(options)) => uri::exec_of_body(options),
+            Ok(None) => exec,
+            // The API server lets no exec pass without a command: it was there.
+            Err(why) => Exec { hidden: Some(*why), ..exec },
+        }
     }
 
     /// Where a proxied request goes.

@@ -15,6 +15,8 @@ pub struct Rbac {
     /// `user:…`, `group:…`, `serviceaccount:ns/name`.
     pub subjects: Vec<String>,
     pub subject_kinds: Vec<String>,
+    /// Names alone, as `actor.serviceaccount` or `actor.name` would tell them.
+    pub subject_names: Vec<String>,
     pub verbs: Vec<String>,
     pub resources: Vec<String>,
     pub rules: Vec<Tree<'static>>,
@@ -72,6 +74,7 @@ impl Rbac {
                 continue;
             }
             self.subject_kinds.push(kind.to_lowercase());
+            self.subject_names.push(name.to_owned());
             self.subjects.push(match kind {
                 "ServiceAccount" => {
                     let namespace = if field("namespace").is_empty() { home } else { field("namespace") };
@@ -254,6 +257,7 @@ mod tests {
         let r = read("rolebinding", &e, &written.into(), None);
         assert_eq!(r.role, Some(Ok("cluster-admin".into())));
         assert_eq!(r.subjects, ["serviceaccount:shop/default", "user:bob", "group:ops"]);
+        assert_eq!(r.subject_names, ["default", "bob", "ops"]);
         assert!(r.powers.contains(&"cluster-admin") && !r.broad_subject && !r.self_grant);
     }
 

@@ -4,6 +4,9 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
+use crate::rule::view::Unknown;
+use crate::tree::Tree;
+
 /// The parameters of an exec or attach.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Exec {
@@ -13,6 +16,8 @@ pub struct Exec {
     pub container: Option<String>,
     pub stdin: bool,
     pub tty: bool,
+    /// Why the event does not tell the command; `None` where it does, or there is none to tell.
+    pub hidden: Option<Unknown>,
 }
 
 fn decode(text: &str) -> String {
@@ -45,6 +50,20 @@ pub fn exec(uri: &str) -> Exec {
     }
     e.command = e.args.join(" ");
     e
+}
+
+/// Reads `PodExecOptions` and its siblings.
+pub fn exec_of_body(options: &Tree<'_>) -> Exec {
+    let yes = |key: &str| options.get(key).and_then(Tree::as_bool) == Some(true);
+    let args: Vec<String> = options.each("command").filter_map(Tree::as_str).map(str::to_owned).collect();
+    Exec {
+        command: args.join(" "),
+        args,
+        container: options.get("container").and_then(Tree::as_str).map(str::to_owned),
+        stdin: yes("stdin"),
+        tty: yes("tty"),
+        hidden: None,
+    }
 }
 
 /// A request that the API server passes on to a node, pod or service.
@@ -88,6 +107,14 @@ mod tests {
         assert!(e.stdin && e.tty);
         assert_eq!(e.container.as_deref(), Some("c"));
         assert_eq!(exec("/no/query"), Exec::default());
+    }
+
+    #[test]
+    fn options_in_a_body_are_the_same() {
+        let body = serde_json::json!({"kind": "PodExecOptions", "command": ["cat", "/etc/shadow"], "container": "c", "tty": true});
+        let same = exec("/x?command=cat&command=%2Fetc%2Fshadow&container=c&tty=true");
+        assert_eq!(exec_of_body(&body.into()), same);
+        assert_eq!(exec_of_body(&serde_json::json!(["no", "object"]).into()), Exec::default());
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! From a [`Field`] to its values.
 
-use super::{Facts, actor, body, uri};
+use super::{Exec, Facts, actor, body, uri};
 use crate::event::{List, Text};
 use crate::field::{Field, Path};
+use crate::rule::index::COMMON_ANNOTATIONS;
 use crate::rule::view::{Elements, Scalar, Unknown, Values, View};
 use crate::tree::Tree;
 
@@ -18,7 +19,7 @@ fn yes(b: bool) -> Values<'static> {
     Values::One(Scalar::Bool(b))
 }
 
-fn many<'a>(items: impl IntoIterator<Item = &'a str>) -> Values<'a> {
+pub(super) fn many<'a>(items: impl IntoIterator<Item = &'a str>) -> Values<'a> {
     let list: Vec<Scalar<'a>> = items.into_iter().map(Scalar::Str).collect();
     if list.is_empty() { Values::Absent } else { Values::Many(list) }
 }
@@ -27,7 +28,7 @@ fn texts<'a>(items: &'a List<Text<'_>>) -> Values<'a> {
     many(items.0.iter().map(Text::as_str))
 }
 
-fn strings(items: &[String]) -> Values<'_> {
+pub(super) fn strings(items: &[String]) -> Values<'_> {
     many(items.iter().map(String::as_str))
 }
 
@@ -133,6 +134,7 @@ impl View for Facts<'_> {
             Field::Cluster => text(self.cluster),
             Field::Never(_) => Values::Absent,
             Field::PsaViolations => maybe(self.event.annotation("pod-security.kubernetes.io/audit-violations")),
+            Field::AnnotationKeys => self.annotation_keys(),
             Field::AdmissionFailedOpen => yes(self.failed_open()),
             Field::EventTruncated => yes(self.event.truncated()),
             Field::EventMalformed => yes(!self.event.malformed.is_empty()),
@@ -142,6 +144,7 @@ impl View for Facts<'_> {
                 .or_else(|| self.target_value(field))
                 .or_else(|| self.client_value(field))
                 .or_else(|| self.uri_value(field))
+                .or_else(|| self.object_value(field))
                 .or_else(|| self.workload_value(field))
                 .unwrap_or_else(|| self.rbac_value(field)),
         }
@@ -171,6 +174,7 @@ impl Facts<'_> {
             Field::ActorServiceAccount => maybe(account().map(|(_, name)| name)),
             Field::ActorAdmin => yes(actor::is_admin(self.event)),
             Field::ActorClusterComponent => yes(self.cluster_component),
+            Field::ActorCloudIdentity => text(actor::cloud_identity(user)),
             Field::CredentialKind => text(actor::credential_kind(user)),
             Field::CredentialId => text(actor::credential_id(user)),
             Field::CredentialPod => text(actor::credential_pod(user)),
@@ -229,8 +233,11 @@ impl Facts<'_> {
 
     fn uri_value(&self, field: &Field) -> Option<Values<'_>> {
         Some(match field {
-            Field::ExecCommand => maybe(self.exec().map(|e| e.command.as_str())),
-            Field::ExecArgs => self.exec().map_or(Values::Absent, |e| strings(&e.args)),
+            Field::ExecCommand | Field::ExecArgs => match self.exec() {
+                Some(Exec { hidden: Some(why), .. }) => Values::Unknown(*why),
+                Some(exec) if *field == Field::ExecArgs => strings(&exec.args),
+                exec => maybe(exec.map(|e| e.command.as_str())),
+            },
             Field::ExecContainer => maybe(self.exec().and_then(|e| e.container.as_deref())),
             Field::ExecStdin => self.exec().map_or(Values::Absent, |e| yes(e.stdin)),
             Field::ExecTty => self.exec().map_or(Values::Absent, |e| yes(e.tty)),
@@ -253,6 +260,7 @@ impl Facts<'_> {
             Field::WorkloadSensitiveHostPaths => w(|w| strings(&w.sensitive_host_paths)),
             Field::WorkloadCapabilities => w(|w| strings(&w.capabilities)),
             Field::WorkloadImages => w(|w| strings(&w.images)),
+            Field::WorkloadImageTags => w(|w| strings(&w.image_tags)),
             Field::WorkloadRegistries => w(|w| strings(&w.registries)),
             Field::WorkloadCommands => w(|w| strings(&w.commands)),
             Field::WorkloadEnv => w(|w| strings(&w.env)),
@@ -271,6 +279,7 @@ impl Facts<'_> {
             Field::WorkloadUnsafeSysctls => w(|w| strings(&w.unsafe_sysctls)),
             Field::WorkloadMirror => w(|w| yes(w.mirror)),
             Field::WorkloadOwned => w(|w| yes(w.owned)),
+            Field::WorkloadMissingLimits => w(|w| many(w.missing_limits.iter().copied())),
             Field::WorkloadContainers => {
                 w(|w| if w.has_containers { Values::Many(Vec::new()) } else { Values::Absent })
             }
@@ -291,6 +300,7 @@ impl Facts<'_> {
             Field::RbacRoleKind => r(|r| maybe(r.role_kind.as_deref())),
             Field::RbacSubjects => r(|r| strings(&r.subjects)),
             Field::RbacSubjectKinds => r(|r| strings(&r.subject_kinds)),
+            Field::RbacSubjectNames => r(|r| strings(&r.subject_names)),
             Field::RbacVerbs => r(|r| strings(&r.verbs)),
             Field::RbacResources => r(|r| strings(&r.resources)),
             Field::RbacRules => r(|r| if r.rules.is_empty() { Values::Absent } else { Values::Many(Vec::new()) }),
@@ -307,6 +317,12 @@ impl Facts<'_> {
             Field::CsrUsages => c(|c| strings(&c.usages)),
             _ => Values::Absent,
         }
+    }
+
+    /// Audit annotations beside those that every authorized request has.
+    fn annotation_keys(&self) -> Values<'_> {
+        let keys = self.event.annotations.0.iter().map(|(key, _)| key.as_str());
+        many(keys.filter(|key| !COMMON_ANNOTATIONS.contains(key)))
     }
 
     fn failed_open(&self) -> bool {
@@ -346,6 +362,7 @@ fn is_about_user(field: &Field) -> bool {
             | Field::ActorServiceAccount
             | Field::ActorAdmin
             | Field::ActorClusterComponent
+            | Field::ActorCloudIdentity
             | Field::CredentialKind
             | Field::CredentialId
             | Field::CredentialPod

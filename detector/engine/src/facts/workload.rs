@@ -16,6 +16,7 @@ pub struct Workload {
     pub sensitive_host_paths: Vec<String>,
     pub capabilities: Vec<String>,
     pub images: Vec<String>,
+    pub image_tags: Vec<String>,
     pub registries: Vec<String>,
     pub commands: Vec<String>,
     pub env: Vec<String>,
@@ -34,6 +35,8 @@ pub struct Workload {
     pub unsafe_sysctls: Vec<String>,
     pub mirror: bool,
     pub owned: bool,
+    /// Resources for which a container of the pod has no limit: `cpu`, `memory`.
+    pub missing_limits: Vec<&'static str>,
     pub has_containers: bool,
 }
 
@@ -76,8 +79,14 @@ pub fn read(resource: &str, object: &Tree<'_>) -> Option<Workload> {
     for (container, _) in containers_of(spec) {
         w.read_container(container);
     }
-    for list in [&mut w.host_paths, &mut w.sensitive_host_paths, &mut w.capabilities, &mut w.images, &mut w.registries]
-    {
+    for list in [
+        &mut w.host_paths,
+        &mut w.sensitive_host_paths,
+        &mut w.capabilities,
+        &mut w.images,
+        &mut w.image_tags,
+        &mut w.registries,
+    ] {
         list.sort_unstable();
         list.dedup();
     }
@@ -252,6 +261,12 @@ impl Workload {
         if !image.is_empty() {
             self.images.push(image.to_owned());
             self.registries.push(registry(image).to_owned());
+            self.image_tags.extend(tag(image).map(str::to_owned));
+        }
+        for resource in ["cpu", "memory"] {
+            if container.at(&["resources", "limits", resource]).is_none() && !self.missing_limits.contains(&resource) {
+                self.missing_limits.push(resource);
+            }
         }
         self.commands.extend(Some(command(container)).filter(|c| !c.is_empty()));
         self.env.extend(env(container));
@@ -303,6 +318,16 @@ pub fn registry(image: &str) -> &str {
     match image.split_once('/') {
         Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => host,
         _ => "docker.io",
+    }
+}
+
+/// The tag of an image reference, `latest` when it names none; a digest fixes the image whatever the tag.
+fn tag(image: &str) -> Option<&str> {
+    let name = image.rsplit('/').next().unwrap_or_default();
+    match name.split_once(':') {
+        _ if image.contains('@') => None,
+        Some((_, tag)) => Some(tag),
+        None => Some("latest"),
     }
 }
 
@@ -370,6 +395,27 @@ mod tests {
         for path in ["/data", "/mnt/disk1", "/etcetera", "/var/www", "/opt/app"] {
             assert!(!is_sensitive(path), "{path}");
         }
+    }
+
+    #[test]
+    fn tags() {
+        for (image, expected) in [
+            ("nginx", Some("latest")),
+            ("localhost:5000/x", Some("latest")),
+            ("localhost:5000/x:v1", Some("v1")),
+            ("nginx:latest@sha256:1", None),
+        ] {
+            assert_eq!(tag(image), expected, "{image}");
+        }
+    }
+
+    #[test]
+    fn limits_are_missing_per_resource() {
+        let limited = json!({"name": "a", "resources": {"limits": {"cpu": "1", "memory": "1Gi"}}});
+        let half = json!({"name": "b", "resources": {"limits": {"cpu": "1"}}});
+        assert!(pod(json!({"containers": [limited]})).missing_limits.is_empty());
+        assert_eq!(pod(json!({"containers": [limited, half]})).missing_limits, ["memory"]);
+        assert_eq!(pod(json!({"containers": [{"name": "c"}]})).missing_limits, ["cpu", "memory"]);
     }
 
     #[test]

@@ -81,6 +81,8 @@ pub struct Meta {
     pub reason: Option<String>,
     /// `lapwing.expires`: a filter is ignored from this day on.
     pub expires: Option<NaiveDate>,
+    /// `lapwing.lists`: lists of the operator it needs; it sleeps while one is empty.
+    pub lists: Vec<String>,
     /// `lapwing.suppress`: microseconds of silence after a finding about the same thing.
     pub suppress_micros: Option<i64>,
 }
@@ -130,7 +132,7 @@ pub(super) const STATUSES: [&str; 5] = ["stable", "test", "experimental", "depre
 pub(super) const LOG_SOURCE: [(&str, &[&str]); 3] =
     [("product", &["kubernetes"]), ("service", &["audit"]), ("category", &["application", "audit"])];
 /// Keys below `lapwing`.
-pub(super) const OUR_KEYS: [&str; 5] = ["next_steps", "owner", "reason", "expires", "suppress"];
+pub(super) const OUR_KEYS: [&str; 6] = ["next_steps", "owner", "reason", "expires", "lists", "suppress"];
 pub(super) const RELATIONS: [&str; 6] = ["derived", "obsolete", "merged", "renamed", "similar", "correlation"];
 
 impl RuleFile {
@@ -263,6 +265,7 @@ impl Reader<'_> {
         meta.owner = self.text(node, "owner", 256);
         meta.reason = self.text(node, "reason", 4_096);
         meta.expires = self.date(node, "expires");
+        meta.lists = self.texts(node, "lists");
         meta.suppress_micros = node.get("suppress").and_then(|n| self.span(n, "suppress"));
     }
 

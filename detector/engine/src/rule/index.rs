@@ -107,7 +107,7 @@ fn carried_with(field: &Field) -> u16 {
         Field::ActorAs | Field::ActorAsGroups => carried::IMPERSONATION,
         Field::ImpersonatedName | Field::ImpersonatedUid | Field::ImpersonatedGroups => carried::IMPERSONATION,
         Field::CredentialPod => carried::POD_TOKEN,
-        Field::PsaViolations => carried::ANNOTATION,
+        Field::PsaViolations | Field::AnnotationKeys => carried::ANNOTATION,
         Field::Annotation(key) if !COMMON_ANNOTATIONS.contains(&key.as_str()) => carried::ANNOTATION,
         Field::RbacKind => 0,
         other if other.is_of_removed_binding() => 0,

@@ -188,6 +188,8 @@ pub enum Fault {
     Expired(String),
     #[error("a filter says what to leave out; `not …` is read as `leave out …`, as other Sigma tools do")]
     NegatedFilter,
+    #[error("no rule reads the list `{name}`{hint}")]
+    UnreadList { name: String, hint: Hint },
     #[error("disabled rule `{name}` does not exist{hint}")]
     UnknownDisabled { name: String, hint: Hint },
 

@@ -106,6 +106,10 @@ fn ours() -> Value {
         "next_steps" => described("What to do, in order: part of every alert.", json!({ "$ref": "#/$defs/texts" })),
         "owner" => described("Who answers for this rule or filter.", json!({ "$ref": "#/$defs/text" })),
         "reason" => described("Why a filter exists.", json!({ "$ref": "#/$defs/text" })),
+        "lists" => described(
+            "Names of `rules.lists` it needs for `%name%`; it sleeps while one is empty.",
+            json!({ "$ref": "#/$defs/texts" }),
+        ),
         "expires" => described("A filter is ignored from this day on.", json!({ "$ref": "#/$defs/date" })),
         _ => described(
             "Kept for silence after a finding about the same thing; has no effect yet.",

@@ -28,6 +28,15 @@ pub struct LoadOptions {
     pub today: Option<NaiveDate>,
 }
 
+/// A document that waits for a list of the operator's.
+#[derive(Clone, Debug)]
+pub struct Asleep {
+    pub meta: Meta,
+    pub path: PathBuf,
+    /// Names of the lists that are empty.
+    pub lists: Vec<String>,
+}
+
 /// Every rule and correlation that runs.
 #[derive(Debug, Default)]
 pub struct RuleSet {
@@ -36,6 +45,7 @@ pub struct RuleSet {
     index: Index,
     /// For each rule, whether it makes findings of its own.
     speaks: Vec<bool>,
+    asleep: Vec<Asleep>,
     warnings: Vec<Problem>,
 }
 
@@ -54,16 +64,18 @@ impl RuleSet {
             ids: HashMap::new(),
             disabled_seen: Vec::new(),
             disabled: Vec::new(),
+            asleep: Vec::new(),
         };
         let documents = loader.read(sources);
         let (rules, correlations) = loader.build(documents);
         loader.check_disabled();
+        let asleep = std::mem::take(&mut loader.asleep);
         let speaks = speaks(rules.len(), &correlations);
         let mut problems = loader.problems;
         problems.sort_by(|a, b| (&a.path, a.place).cmp(&(&b.path, b.place)));
         let (errors, warnings) = problems.into_iter().partition(|p: &Problem| p.severity == Severity::Error);
         let index = Index::new(&rules);
-        (Self { rules, correlations, index, speaks, warnings }, errors)
+        (Self { rules, correlations, index, speaks, asleep, warnings }, errors)
     }
 
     pub fn rules(&self) -> &[Rule] {
@@ -77,6 +89,11 @@ impl RuleSet {
     /// Positions of the rules that could match an event with these keys, into `out`.
     pub fn candidates(&self, keys: &Keys<'_>, out: &mut Vec<u32>) {
         self.index.candidates(keys, out);
+    }
+
+    /// What does not run because a list it needs is empty, in the order of the files.
+    pub fn asleep(&self) -> &[Asleep] {
+        &self.asleep
     }
 
     pub fn warnings(&self) -> &[Problem] {
@@ -125,6 +142,7 @@ struct Loader<'o> {
     /// Entries of `options.disabled` that named something.
     disabled_seen: Vec<String>,
     disabled: Vec<Meta>,
+    asleep: Vec<Asleep>,
 }
 
 type Placed = (PathBuf, Document);
@@ -188,6 +206,8 @@ impl Loader<'_> {
         let (mut correlations, mut filters) = (Vec::new(), Vec::new());
         // Documents with errors are known by name, so that a reference to one is not told as well.
         let metas: Vec<Meta> = documents.iter().map(|(_, d)| d.meta.clone()).collect();
+        self.check_lists(&documents);
+        let documents = self.put_to_sleep(documents);
         let documents = self.drop_low(documents);
         for (path, document) in documents {
             match &document.body {
@@ -206,6 +226,44 @@ impl Loader<'_> {
             self.tame(&mut rules, &correlations, path, document, &metas);
         }
         (rules, correlations)
+    }
+
+    /// Sets aside what needs a list that is empty or not there.
+    fn put_to_sleep(&mut self, documents: Vec<Placed>) -> Vec<Placed> {
+        let placeholders = &self.options.placeholders;
+        let mut awake = Vec::new();
+        for (path, document) in documents {
+            let meta = &document.meta;
+            let missing = |l: &&String| placeholders.get(*l).is_none_or(Vec::is_empty);
+            let lists: Vec<String> = meta.lists.iter().filter(missing).cloned().collect();
+            if lists.is_empty() {
+                awake.push((path, document));
+            } else {
+                self.asleep.push(Asleep { meta: document.meta, path, lists });
+            }
+        }
+        awake
+    }
+
+    /// A list that nothing reads was meant for something else.
+    fn check_lists(&mut self, documents: &[Placed]) {
+        let known: Vec<&str> = documents.iter().flat_map(|(_, d)| &d.meta.lists).map(String::as_str).collect();
+        let mut unread: Vec<&String> =
+            self.options.placeholders.keys().filter(|l| !known.contains(&l.as_str())).collect();
+        unread.sort();
+        for name in unread {
+            let written = format!("%{name}%");
+            let reads = |d: &Document| match &d.body {
+                Body::Detection(text) => text.canonical.contains(&written),
+                Body::Filter(text) => text.detection.canonical.contains(&written),
+                Body::Correlation(_) => false,
+            };
+            if !documents.iter().any(|(_, d)| reads(d)) {
+                let fault = Fault::UnreadList { name: name.clone(), hint: Hint::nearest(name, known.iter().copied()) };
+                let (path, severity) = (PathBuf::from("rules.lists"), Severity::Warning);
+                self.problems.push(Problem { path, place: Place::default(), rule: None, severity, fault });
+            }
+        }
     }
 
     /// Leaves out what is below the least level wanted and not referred to.

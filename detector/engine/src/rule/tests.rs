@@ -13,6 +13,7 @@
 //!       - { objectRef: { resource: pods, subresource: exec } }
 //! ```
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
@@ -25,6 +26,8 @@ use super::yaml::{self, Node, Value};
 pub struct TestFile {
     pub path: PathBuf,
     pub tests: Vec<RuleTest>,
+    /// What lists of the operator hold while tests run.
+    pub lists: BTreeMap<String, Vec<String>>,
 }
 
 /// One test: some events in order, and what the rule says.
@@ -37,6 +40,8 @@ pub struct RuleTest {
     pub expect: Expect,
     /// How many findings exactly; `None`: at least one for a match.
     pub count: Option<u64>,
+    /// Packs of filters that are on.
+    pub filters: Vec<String>,
     pub events: Events,
 }
 
@@ -73,24 +78,30 @@ pub fn is_test_file(path: &Path) -> bool {
     name.ends_with(".test.yml") || name.ends_with(".test.yaml")
 }
 
-const TOP_KEYS: [&str; 3] = ["rule", "base", "tests"];
-const KEYS: [&str; 6] = ["name", "expect", "rule", "events", "file", "count"];
+const TOP_KEYS: [&str; 4] = ["rule", "base", "lists", "tests"];
+const KEYS: [&str; 7] = ["name", "expect", "rule", "filters", "events", "file", "count"];
 const EXPECTS: [Expect; 3] = [Expect::Match, Expect::NoMatch, Expect::Undecidable];
 
 impl TestFile {
     /// Reads a file of tests, or tells everything that is wrong with it.
     pub fn parse(path: &Path, text: &str) -> Result<Self, Vec<Problem>> {
         let mut problems = Problems::new(path);
-        let mut tests = Vec::new();
+        let (mut tests, mut lists) = (Vec::new(), BTreeMap::new());
         match yaml::documents(text) {
             Err((at, fault)) => problems.error(at, fault),
             Ok(nodes) if nodes.is_empty() => problems.error(Place::default(), Fault::TestNeeds("`tests`")),
-            Ok(nodes) => nodes.iter().for_each(|n| Reader { path, problems: &mut problems }.document(n, &mut tests)),
+            Ok(nodes) => {
+                for node in &nodes {
+                    let mut reader = Reader { path, problems: &mut problems };
+                    reader.document(node, &mut tests);
+                    reader.lists(node, &mut lists);
+                }
+            }
         }
         if problems.errors() > 0 {
             return Err(problems.into_list());
         }
-        Ok(Self { path: path.to_owned(), tests })
+        Ok(Self { path: path.to_owned(), tests, lists })
     }
 }
 
@@ -119,6 +130,17 @@ impl Reader<'_> {
             }
             Some((n, _)) => self.expected(n, "a list of tests"),
             None => self.problems.error(node.at, Fault::TestNeeds("`tests`, a list")),
+        }
+    }
+
+    fn lists(&mut self, node: &Node, out: &mut BTreeMap<String, Vec<String>>) {
+        match node.get("lists").map(|n| (n, &n.value)) {
+            None => {}
+            Some((_, Value::Map(entries))) => {
+                let texts = |n: &Node| n.as_slice().iter().filter_map(Node::scalar_text).collect();
+                out.extend(entries.iter().map(|e| (e.key.clone(), texts(&e.value))));
+            }
+            Some((n, _)) => self.expected(n, "a map of lists"),
         }
     }
 
@@ -151,7 +173,9 @@ impl Reader<'_> {
         };
         let events = self.events(node, base);
         let rule = text("rule").unwrap_or_else(|| rule.to_owned());
-        Some(RuleTest { name: name?, at: node.at, rule, expect: expect?, count, events: events? })
+        let filters =
+            node.get("filters").map_or(&[][..], Node::as_slice).iter().filter_map(Node::scalar_text).collect();
+        Some(RuleTest { name: name?, at: node.at, rule, expect: expect?, count, filters, events: events? })
     }
 
     fn expect(&mut self, node: &Node) -> Option<Expect> {

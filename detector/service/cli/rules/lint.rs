@@ -9,7 +9,7 @@ use super::super::scan::Format;
 use crate::cli::terminal::clean;
 use crate::cli::{Exit, Globals, print};
 use crate::lint::{Files, lint};
-use crate::ruleset::Selection;
+use crate::ruleset::{Selection, packs};
 
 /// Tell what is doubtful about rules that load
 ///
@@ -35,11 +35,13 @@ pub struct Args {
 /// When a file cannot be read or the output not be written.
 pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Exit> {
     let built_in = Selection::default();
+    let today = Some(chrono::Utc::now().date_naive());
     let files = if args.paths.is_empty() {
-        Files { rules: built_in.rule_files()?, tests: built_in.test_files()?, others: Vec::new() }
+        let built_in = Selection { filters: packs(), ..built_in };
+        Files { rules: built_in.rule_files()?, tests: built_in.test_files()?, others: Vec::new(), today }
     } else {
         let own = Selection { paths: args.paths, only_paths: true, ..Selection::default() };
-        Files { rules: own.rule_files()?, tests: own.test_files()?, others: built_in.rule_files()? }
+        Files { rules: own.rule_files()?, tests: own.test_files()?, others: built_in.rule_files()?, today }
     };
     let (remarks, errors) = lint(&files);
     let mut out = Vec::new();

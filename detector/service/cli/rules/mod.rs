@@ -24,7 +24,7 @@ use super::terminal::clean;
 use super::{Exit, Globals, print};
 use crate::input::{Events, Limits};
 use crate::lint::level;
-use crate::ruleset::Selection;
+use crate::ruleset::{DEFAULT_FILTERS, Selection, packs};
 
 /// List, check, test and explain rules
 #[derive(Debug, clap::Args)]
@@ -47,11 +47,15 @@ struct Which {
     /// Leave out the built-in rules
     #[arg(long, requires = "paths")]
     only_rules: bool,
+    /// Packs of filters that are on, with commas between; `none` for none
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_values_t = DEFAULT_FILTERS.map(str::to_owned))]
+    filters: Vec<String>,
 }
 
 impl Which {
     fn selection(&self) -> Selection {
-        Selection { paths: self.paths.clone(), only_paths: self.only_rules, ..Selection::default() }
+        let filters = self.filters.iter().filter(|f| *f != "none").cloned().collect();
+        Selection { paths: self.paths.clone(), only_paths: self.only_rules, filters, ..Selection::default() }
     }
 }
 
@@ -145,6 +149,9 @@ struct Listed<'a> {
     needs: &'static str,
     tags: &'a [String],
     path: String,
+    /// Why it does not run: a list that is empty, a pack of filters that is off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inactive: Option<String>,
 }
 
 fn listed(set: &RuleSet) -> Vec<Listed<'_>> {
@@ -152,12 +159,16 @@ fn listed(set: &RuleSet) -> Vec<Listed<'_>> {
         let m: &Meta = m;
         let path = path.display().to_string();
         let (level, needs) = (m.level.as_str(), needs.as_str());
-        Listed { id: &m.id, title: &m.title, level, kind, needs, tags: &m.tags, path }
+        Listed { id: &m.id, title: &m.title, level, kind, needs, tags: &m.tags, path, inactive: None }
     };
     let rules = set.rules().iter().map(|r| one(&r.meta, "rule", level::of_rule(r), &r.path));
     let correlations =
         set.correlations().iter().map(|c| one(&c.meta, c.kind.as_str(), level::of_correlation(set, c), &c.path));
-    let mut all: Vec<Listed<'_>> = rules.chain(correlations).collect();
+    let asleep = set.asleep().iter().map(|a| Listed {
+        inactive: Some(format!("rules.lists has no `{}`", a.lists.join("`, `"))),
+        ..one(&a.meta, "rule", AuditLevel::Metadata, &a.path)
+    });
+    let mut all: Vec<Listed<'_>> = rules.chain(correlations).chain(asleep).collect();
     all.sort_by(|a, b| a.path.cmp(&b.path).then(a.id.cmp(b.id)));
     all
 }
@@ -177,12 +188,13 @@ fn list(which: &Which, output: Option<Format>, globals: &Globals) -> anyhow::Res
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(["LEVEL", "RULE", "NEEDS", "TITLE"]);
-    for (row, meta) in rows.iter().zip(metas(&set, &rows)) {
+    for row in &rows {
+        let title = row.inactive.as_ref().map_or(row.title.to_owned(), |why| format!("{} (asleep: {why})", row.title));
         table.add_row([
-            level_cell(meta.level, globals.color_stdout()),
+            level_cell(Level::parse(row.level).unwrap_or_default(), globals.color_stdout()),
             Cell::new(clean(row.id)),
             Cell::new(row.needs),
-            Cell::new(clean(row.title)),
+            Cell::new(clean(&title)),
         ]);
     }
     for column in [0, 1, 2] {
@@ -190,7 +202,9 @@ fn list(which: &Which, output: Option<Format>, globals: &Globals) -> anyhow::Res
             c.set_constraint(ColumnConstraint::ContentWidth);
         }
     }
+    let off: Vec<String> = packs().into_iter().filter(|p| !which.filters.contains(p)).collect();
     writeln!(out, "{}\n{} rules", table.trim_fmt(), rows.len())?;
+    writeln!(out, "filter packs on: {}; off: {}", which.filters.join(", "), off.join(", "))?;
     print(&out)
 }
 
@@ -203,10 +217,6 @@ fn level_cell(level: Level, colours: bool) -> Cell {
         Level::Medium => cell.fg(Color::Yellow),
         Level::Low | Level::Informational => cell,
     }
-}
-
-fn metas<'s>(set: &'s RuleSet, rows: &[Listed<'_>]) -> Vec<&'s Meta> {
-    rows.iter().filter_map(|r| set.find(r.id)).map(|part| set.meta(part)).collect()
 }
 
 fn check(paths: Vec<PathBuf>, globals: &Globals) -> anyhow::Result<Exit> {

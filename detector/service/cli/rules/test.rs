@@ -1,5 +1,6 @@
 //! Runs the tests beside rules.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use lapwing_engine::facts::Facts;
 use lapwing_engine::memory::Sight;
 use lapwing_engine::rule::Judgement;
 use lapwing_engine::rule::correlation::Part;
+use lapwing_engine::rule::problem::Problem;
 use lapwing_engine::rule::set::RuleSet;
 use lapwing_engine::rule::tests::{Events, Expect, RuleTest, TestFile};
 
@@ -30,29 +32,23 @@ pub struct Outcome {
 
 /// Runs the tests of the built-in rules and of `paths`.
 pub fn run(paths: Vec<PathBuf>, only: Option<&str>, globals: &Globals) -> anyhow::Result<Exit> {
-    let selection = Selection { paths, ..Selection::default() };
-    let (set, errors) = RuleSet::load_lenient(selection.rule_files()?, &selection.options());
-    let set = Arc::new(set);
+    let selection = Selection { paths, filters: Vec::new(), ..Selection::default() };
     let mut out = std::io::stdout().lock();
-    for problem in &errors {
+    let (files, mut problems) = parsed(&selection)?;
+    let mut sets = Sets::new(selection, &files);
+    sets.with(&[], &mut problems)?;
+    for problem in &problems {
         writeln!(out, "{}", clean(&problem.to_string()))?;
     }
-    let (mut passed, mut failed) = (0u64, errors.len() as u64);
-    for (path, text) in selection.test_files()? {
-        let (file, problems) = match TestFile::parse(&path, &text) {
-            Ok(file) => (Some(file), Vec::new()),
-            Err(problems) => (None, problems),
-        };
-        for problem in problems {
-            failed += 1;
-            writeln!(out, "{}", clean(&problem.to_string()))?;
-        }
-        for test in file.iter().flat_map(|f| &f.tests).filter(|t| only.is_none_or(|o| t.rule == o)) {
-            match run_one(&set, &path, test)? {
+    let (mut passed, mut failed) = (0u64, problems.len() as u64);
+    for file in &files {
+        for test in file.tests.iter().filter(|t| only.is_none_or(|o| t.rule == o)) {
+            let set = sets.with(&test.filters, &mut Vec::new())?;
+            match run_one(&set, &file.path, test)? {
                 None => passed += 1,
                 Some(why) => {
                     failed += 1;
-                    let at = format!("{}:{}", path.display(), test.at.line);
+                    let at = format!("{}:{}", file.path.display(), test.at.line);
                     writeln!(out, "FAILED {at}: rule `{}`, test `{}`: {}", test.rule, clean(&test.name), clean(&why))?;
                 }
             }
@@ -65,6 +61,47 @@ pub fn run(paths: Vec<PathBuf>, only: Option<&str>, globals: &Globals) -> anyhow
         writeln!(out, "{passed} passed, {failed} failed")?;
     }
     Ok(if failed == 0 { Exit::Good } else { Exit::Found })
+}
+
+/// The test files of a selection, and what is wrong with those that cannot be read.
+fn parsed(selection: &Selection) -> anyhow::Result<(Vec<TestFile>, Vec<Problem>)> {
+    let (mut files, mut problems) = (Vec::new(), Vec::new());
+    for (path, text) in selection.test_files()? {
+        match TestFile::parse(&path, &text) {
+            Ok(file) => files.push(file),
+            Err(found) => problems.extend(found),
+        }
+    }
+    Ok((files, problems))
+}
+
+/// The rules, once for each choice of filter packs.
+struct Sets {
+    selection: Selection,
+    loaded: BTreeMap<Vec<String>, Arc<RuleSet>>,
+}
+
+impl Sets {
+    /// Lists hold what the test files say, all of them together.
+    fn new(mut selection: Selection, files: &[TestFile]) -> Self {
+        for (name, values) in files.iter().flat_map(|f| &f.lists) {
+            selection.lists.entry(name.clone()).or_default().extend(values.iter().cloned());
+        }
+        Self { selection, loaded: BTreeMap::new() }
+    }
+
+    /// The rules with these packs on; what is wrong with them goes to `problems` when they are loaded first.
+    fn with(&mut self, filters: &[String], problems: &mut Vec<Problem>) -> anyhow::Result<Arc<RuleSet>> {
+        if let Some(set) = self.loaded.get(filters) {
+            return Ok(Arc::clone(set));
+        }
+        self.selection.filters = filters.to_vec();
+        let (set, errors) = RuleSet::load_lenient(self.selection.rule_files()?, &self.selection.options());
+        problems.extend(errors);
+        let set = Arc::new(set);
+        self.loaded.insert(filters.to_vec(), Arc::clone(&set));
+        Ok(set)
+    }
 }
 
 fn run_one(set: &Arc<RuleSet>, path: &Path, test: &RuleTest) -> anyhow::Result<Option<String>> {
@@ -105,6 +142,15 @@ fn texts(path: &Path, test: &RuleTest) -> anyhow::Result<Vec<String>> {
     Ok(texts)
 }
 
+/// An event of a test may name its cluster.
+fn cluster(text: &str) -> String {
+    #[derive(serde::Deserialize)]
+    struct Named {
+        cluster: Option<String>,
+    }
+    serde_json::from_str::<Named>(text).ok().and_then(|n| n.cluster).unwrap_or_else(|| "test".to_owned())
+}
+
 /// What `part` says about the events in order.
 ///
 /// # Errors
@@ -118,18 +164,19 @@ pub fn outcome(set: &Arc<RuleSet>, part: Part, texts: &[String]) -> anyhow::Resu
     for (i, text) in texts.iter().enumerate() {
         let event = Event::parse(text).with_context(|| format!("event {} of the test", i + 1))?;
         now = now.max(event.time().unwrap_or_default());
+        let cluster = cluster(text);
         // A rule that only feeds correlations makes no findings; ask it directly, before the event is learned from.
         if let Part::Rule(index) = part
             && set.rules()[index].sees(event.stage)
         {
-            let facts = Facts::new(&event, text, "test");
+            let facts = Facts::new(&event, text, &cluster);
             match set.rules()[index].judge(&Sight::new(&facts, engine.memory())) {
                 Judgement::Match => got.matched = true,
                 Judgement::Undecidable(..) => got.undecidable = true,
                 Judgement::NoMatch => {}
             }
         }
-        engine.event("test", text, now, &String::new, &mut output)?;
+        engine.event(&cluster, text, now, &String::new, &mut output)?;
     }
     let own = output.findings.iter().filter(|f| f.rule.id == id && f.verdict == Verdict::Match);
     got.findings = own.count() as u64;

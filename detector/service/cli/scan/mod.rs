@@ -15,7 +15,7 @@ use lapwing_engine::event::{Event, NotAnEvent};
 
 use super::{Exit, Globals};
 use crate::input::{Events, Limits, reason};
-use crate::ruleset::Selection;
+use crate::ruleset::{DEFAULT_FILTERS, Selection};
 use report::Report;
 
 /// Look at audit files once and report what is in them
@@ -31,6 +31,7 @@ use report::Report;
   lapwing scan --findings --output ndjson audit.log | jq -r .summary
   lapwing scan --fail-on high audit.log            in a pipeline
   lapwing scan --rules ./my-rules --only-rules audit.log
+  lapwing scan --filters kubeadm,argocd,cert-manager audit.log
 
 EXIT CODES
   0  done; without --fail-on also when there are alerts
@@ -59,6 +60,12 @@ pub struct Args {
     /// Only the rules of --rules, not the built-in ones
     #[arg(long, requires = "rules")]
     only_rules: bool,
+    /// Packs of filters that are on, with commas between; `none` for none
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_values_t = DEFAULT_FILTERS.map(str::to_owned))]
+    filters: Vec<String>,
+    /// Values of a list that rules ask for, as `name=value,value`; may be repeated
+    #[arg(long = "list", value_name = "NAME=VALUES", value_parser = list)]
+    lists: Vec<(String, Vec<String>)>,
     /// Name of the cluster the files come from
     #[arg(long, default_value = "local", value_name = "NAME")]
     cluster: String,
@@ -79,10 +86,22 @@ pub fn level(text: &str) -> Result<Level, String> {
         .ok_or_else(|| format!("expected one of {}", Level::ALL.map(Level::as_str).join(", ")))
 }
 
+/// Parses `name=value,value` for clap.
+fn list(text: &str) -> Result<(String, Vec<String>), String> {
+    let (name, values) = text.split_once('=').ok_or("expected a name, `=`, and values with commas between")?;
+    Ok((name.to_owned(), values.split(',').filter(|v| !v.is_empty()).map(str::to_owned).collect()))
+}
+
 /// # Errors
 /// When rules cannot be loaded, no file can be opened or the output cannot be written.
 pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Exit> {
-    let selection = Selection { paths: args.rules.clone(), only_paths: args.only_rules, ..Selection::default() };
+    let selection = Selection {
+        paths: args.rules.clone(),
+        only_paths: args.only_rules,
+        filters: args.filters.iter().filter(|f| *f != "none").cloned().collect(),
+        lists: args.lists.iter().cloned().collect(),
+        ..Selection::default()
+    };
     let rules = selection.load()?;
     let options = Options { min_level: args.min_level, brief: !args.findings, ..Options::default() };
     let terminal = std::io::stdout().is_terminal();
