@@ -6,6 +6,7 @@
 
 mod fired;
 mod undecidable;
+mod unusual;
 mod wiring;
 
 use std::cell::OnceCell;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::alert::{Alert, Evidence, Finding, Level, MAX_EVIDENCE, RuleRef, Verdict};
+use crate::baseline::{self, Baselines};
 use crate::event::{Event, NotAnEvent, to_datetime};
 use crate::facts::Facts;
 use crate::group::{self, Advice, Groups};
@@ -28,6 +30,7 @@ use crate::window::{DEFAULT_CAP, Windows};
 use crate::words;
 use fired::{Fired, request_id};
 use undecidable::{UNDECIDABLE, Undecided};
+pub use unusual::ANOMALY_RULES;
 use wiring::{Wiring, group_key, hit_of, span, unique, windows_of};
 
 /// How the engine behaves, apart from its rules.
@@ -39,11 +42,13 @@ pub struct Options {
     pub window_groups: usize,
     /// Findings below this level are counted and not reported.
     pub min_level: Level,
+    /// Whether to learn what is normal and tell of what is not.
+    pub baseline: Option<baseline::Options>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { group_window: 3_600_000_000, window_groups: DEFAULT_CAP, min_level: Level::Informational }
+        Self { group_window: 3_600_000_000, window_groups: DEFAULT_CAP, min_level: Level::Informational, baseline: None }
     }
 }
 
@@ -79,6 +84,7 @@ pub struct Engine {
     fired: Fired,
     /// Resources and clusters whose bodies the audit policy hides, with the time that may be told again.
     blind: HashMap<(String, String), i64>,
+    baselines: Option<Box<Baselines>>,
     counts: Counts,
     candidates: Vec<u32>,
 }
@@ -90,6 +96,7 @@ impl Engine {
         Self {
             wiring: Wiring::of(&rules),
             rules,
+            baselines: options.baseline.map(|o| Box::new(Baselines::new(o))),
             options,
             windows,
             groups,
@@ -114,6 +121,11 @@ impl Engine {
         &self.counts
     }
 
+    /// What is normal, if it is learned.
+    pub fn baselines(&self) -> Option<&Baselines> {
+        self.baselines.as_deref()
+    }
+
     /// Groups that correlations forgot because their cap was reached.
     pub fn evicted(&self) -> u64 {
         self.windows.iter().map(Windows::evicted).sum()
@@ -134,7 +146,9 @@ impl Engine {
         self.counts.malformed += u64::from(!event.malformed.is_empty());
         self.counts.truncated += u64::from(event.truncated());
         let facts = Facts::new(&event, text, cluster);
+        let found = out.findings.len();
         self.judge(&facts, now, position, out);
+        self.unusual(&facts, now, position, found, out);
         Ok(event.time())
     }
 
@@ -247,6 +261,7 @@ impl Engine {
             summary: told.summary.clone(),
             audit_ids,
             evidence,
+            anomaly: None,
         }
     }
 
@@ -273,7 +288,8 @@ impl Engine {
         blind.sort();
         let name = |i: u32| self.meta(i & !UNDECIDABLE).map(|m| m.id.clone());
         let fired = self.fired.order.iter().filter_map(|(i, r)| Some((name(*i)?, i & UNDECIDABLE != 0, *r))).collect();
-        Snapshot { windows, groups: self.groups.snapshot(), fired, blind }
+        let baselines = self.baselines.as_ref().map(|b| b.snapshot());
+        Snapshot { windows, groups: self.groups.snapshot(), fired, blind, baselines }
     }
 
     /// Takes over a snapshot. What belongs to rules that are gone is left out.
@@ -294,6 +310,9 @@ impl Engine {
         for (resource, cluster, again) in snapshot.blind {
             self.blind.insert((resource, cluster), again);
         }
+        if let (Some(options), Some(stored)) = (self.options.baseline, snapshot.baselines) {
+            self.baselines = Some(Box::new(Baselines::restore(options, stored)));
+        }
         Ok(())
     }
 }
@@ -305,6 +324,8 @@ pub struct Snapshot {
     groups: serde_json::Value,
     fired: Vec<(String, bool, u64)>,
     blind: Vec<(String, String, i64)>,
+    #[serde(default)]
+    baselines: Option<baseline::Snapshot>,
 }
 
 /// An event being judged: what findings tell of it is put into words once, when the first needs it.
