@@ -169,7 +169,8 @@ impl App {
     fn start_threads(&self, rules: Arc<RuleSet>) -> anyhow::Result<()> {
         let window = self.config.alerts.group_window.get();
         let group_window = i64::try_from(window.as_micros()).unwrap_or(i64::MAX);
-        let options = Options { group_window, min_level: self.config.rules.min_level, ..Options::default() };
+        let baseline = self.config.baseline.options();
+        let options = Options { group_window, min_level: self.config.rules.min_level, baseline, ..Options::default() };
         let detect = Detect {
             events: self.events.clone(),
             alerts: self.alerts.clone(),

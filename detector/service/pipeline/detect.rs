@@ -75,6 +75,7 @@ struct Run {
 struct Told {
     truncated: u64,
     evicted: u64,
+    baselines_evicted: u64,
     undecidable: std::collections::HashMap<u32, u64>,
 }
 
@@ -226,6 +227,12 @@ impl Run {
         metrics.truncated.inc_by(counts.truncated - std::mem::replace(&mut self.told.truncated, counts.truncated));
         let evicted = self.at.engine.evicted();
         metrics.window_evictions.inc_by(evicted.saturating_sub(std::mem::replace(&mut self.told.evicted, evicted)));
+        if let Some(b) = self.at.engine.baselines().map(|b| b.counts()) {
+            metrics.baseline_principals.set(b.principals as i64);
+            metrics.baseline_bytes.set(b.bytes as i64);
+            let told = std::mem::replace(&mut self.told.baselines_evicted, b.evicted);
+            metrics.baseline_evictions.inc_by(b.evicted.saturating_sub(told));
+        }
         for (index, n) in &counts.undecidable {
             let told = self.told.undecidable.entry(*index).or_default();
             if *n > *told {

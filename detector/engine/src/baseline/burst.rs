@@ -189,7 +189,7 @@ impl Burst {
 }
 
 /// Bits of `count` or more under a negative binomial, by the Chernoff bound, less [`LOOKS`].
-fn tail(count: f32, mean: f32, variance: f32) -> f32 {
+pub(super) fn tail(count: f32, mean: f32, variance: f32) -> f32 {
     let variance = variance.max(mean * 1.3);
     let r = (mean * mean / (variance - mean)).clamp(0.05, 50.0);
     let nats = count * (count / mean).ln() - (r + count) * ((r + count) / (r + mean)).ln();

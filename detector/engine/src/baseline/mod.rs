@@ -8,6 +8,7 @@ mod budget;
 mod burst;
 mod explain;
 mod fleet;
+pub mod habit;
 mod members;
 mod name;
 mod observation;
@@ -519,7 +520,7 @@ fn tell(
         (_, true) => AnomalyKind::Risk,
         _ => return None,
     };
-    if !p.risk.opens(surprise.max(risk), now) {
+    if !p.risk.opens(surprise.max(risk), kind == AnomalyKind::Surprise, now) {
         return None;
     }
     let story = p.risk.story();

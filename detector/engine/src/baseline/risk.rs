@@ -129,11 +129,17 @@ impl Risk {
         })
     }
 
-    /// Whether to tell of `bits` now: nothing was told today, or it has grown by six bits or a tactic.
-    pub fn opens(&mut self, bits: f32, now: i64) -> bool {
+    /// Whether to tell of `bits` now: nothing was told today, or it has grown by six bits or a tactic. What is left
+    /// of yesterday's risk is no news: it needs evidence of today, `fresh` of itself or three bits of it.
+    pub fn opens(&mut self, bits: f32, fresh: bool, now: i64) -> bool {
         let tactics = self.tactics(now).fold(0, |set, t| set | 1 << t as u32);
+        let left = |i: &Incident| i.bits * (-((now - i.opened) as f32 / 1e6) / HALF_LIFE_SECONDS).exp2();
         let open = self.incident.filter(|i| now - i.opened < DAY);
-        let grown = open.is_none_or(|i| bits >= i.bits + 6.0 || tactics & !i.tactics != 0);
+        let grown = match (&open, &self.incident) {
+            (Some(i), _) => bits >= i.bits + 6.0 || tactics & !i.tactics != 0,
+            (None, Some(old)) => fresh || bits >= left(old) + 3.0,
+            (None, None) => true,
+        };
         if grown {
             let opened = open.map_or(now, |i| i.opened);
             self.incident = Some(Incident { opened, bits, tactics });
@@ -209,11 +215,12 @@ mod tests {
     #[test]
     fn an_incident_is_told_again_only_when_it_grows() {
         let mut risk = Risk::new(1, 1.0);
-        assert!(risk.opens(10.0, 1) && !risk.opens(12.0, HOUR) && risk.opens(17.0, 2 * HOUR));
-        assert!(!risk.opens(17.0, 3 * HOUR));
+        assert!(risk.opens(10.0, false, 1) && !risk.opens(12.0, true, HOUR) && risk.opens(17.0, false, 2 * HOUR));
+        assert!(!risk.opens(17.0, false, 3 * HOUR));
         risk.add_rule(1.0, [Tactic::Impact].into_iter(), 4 * HOUR);
-        assert!(risk.opens(17.0, 4 * HOUR), "a new step");
-        assert!(risk.opens(11.0, 1 + DAY), "another day");
+        assert!(risk.opens(17.0, false, 4 * HOUR), "a new step");
+        assert!(!risk.opens(9.0, false, 1 + DAY), "what is left of yesterday");
+        assert!(risk.opens(9.0, true, 1 + DAY), "another day, something new");
     }
 
     #[test]

@@ -26,12 +26,12 @@ use crate::rule::index::{Keys, UNKNOWN};
 use crate::rule::set::RuleSet;
 use crate::rule::view::View;
 use crate::rule::{Judgement, Rule};
-use crate::window::{DEFAULT_CAP, Windows};
+use crate::window::DEFAULT_CAP;
 use crate::words;
 use fired::{Fired, request_id};
 use undecidable::{UNDECIDABLE, Undecided};
 pub use unusual::ANOMALY_RULES;
-use wiring::{Wiring, group_key, hit_of, span, unique, windows_of};
+use wiring::{Memory, Wiring, group_key, hit_of, span, unique};
 
 /// How the engine behaves, apart from its rules.
 #[derive(Clone, Debug)]
@@ -79,7 +79,7 @@ pub struct Engine {
     rules: Arc<RuleSet>,
     options: Options,
     wiring: Wiring,
-    windows: Vec<Windows>,
+    memories: Vec<Memory>,
     groups: Groups,
     fired: Fired,
     /// Resources and clusters whose bodies the audit policy hides, with the time that may be told again.
@@ -91,14 +91,14 @@ pub struct Engine {
 
 impl Engine {
     pub fn new(rules: Arc<RuleSet>, options: Options) -> Self {
-        let windows = rules.correlations().iter().map(|c| windows_of(c, options.window_groups)).collect();
+        let memories = rules.correlations().iter().map(|c| Memory::of(c, options.window_groups)).collect();
         let groups = Groups::new(options.group_window);
         Self {
             wiring: Wiring::of(&rules),
             rules,
             baselines: options.baseline.map(|o| Box::new(Baselines::new(o))),
             options,
-            windows,
+            memories,
             groups,
             fired: Fired::default(),
             blind: HashMap::new(),
@@ -128,7 +128,7 @@ impl Engine {
 
     /// Groups that correlations forgot because their cap was reached.
     pub fn evicted(&self) -> u64 {
-        self.windows.iter().map(Windows::evicted).sum()
+        self.memories.iter().map(Memory::evicted).sum()
     }
 
     /// Judges one event and returns its stage time. `now` is the engine's time in microseconds and must not go back; `position`
@@ -215,10 +215,24 @@ impl Engine {
             let (which, slot) = self.wiring.feeds[index as usize][at];
             let correlation = &rules.correlations()[which as usize];
             let group_key = group_key(correlation, slot, facts);
-            let spell = self.windows[which as usize].wants_evidence(&group_key, slot);
+            let windows = match &mut self.memories[which as usize] {
+                Memory::Windows(windows) => windows,
+                Memory::Habits(habits) => {
+                    let Some(what) = unusual::of_group(habits, correlation, slot, facts, &group_key) else { continue };
+                    if self.wiring.speaks[(base + which) as usize] {
+                        let mut finding =
+                            self.finding(rule_ref(&correlation.meta), &[request], facts, telling.told(), None);
+                        finding.summary = format!("{what}: {}", finding.summary);
+                        self.report(base + which, finding, &advice(&correlation.meta), now, out);
+                    }
+                    self.correlate(base + which, telling, request, now, out);
+                    continue;
+                }
+            };
+            let spell = windows.wants_evidence(&group_key, slot);
             let evidence = spell.then(|| &telling.told().evidence);
             let Some(hit) = hit_of(correlation, slot, facts, request, evidence) else { continue };
-            let Some(hits) = self.windows[which as usize].add(&group_key, hit) else { continue };
+            let Some(hits) = windows.add(&group_key, hit) else { continue };
             let requests: Vec<u64> = hits.iter().map(|h| h.request).collect();
             let audit_ids = unique(hits.iter().map(|h| h.audit_id.clone()));
             let spelled: Vec<Evidence> = hits.into_iter().filter_map(|h| h.evidence.map(|e| *e)).collect();
@@ -280,7 +294,7 @@ impl Engine {
             .rules
             .correlations()
             .iter()
-            .zip(&self.windows)
+            .zip(&self.memories)
             .map(|(c, w)| (c.meta.id.clone(), w.snapshot()))
             .collect();
         let blind = self.blind.iter().map(|((resource, cluster), again)| (resource.clone(), cluster.clone(), *again));
@@ -295,9 +309,9 @@ impl Engine {
     /// Takes over a snapshot. What belongs to rules that are gone is left out.
     pub fn restore(&mut self, snapshot: Snapshot) -> Result<(), serde_json::Error> {
         let mut windows = snapshot.windows;
-        for (correlation, window) in self.rules.correlations().iter().zip(&mut self.windows) {
+        for (correlation, memory) in self.rules.correlations().iter().zip(&mut self.memories) {
             if let Some(stored) = windows.remove(&correlation.meta.id) {
-                window.restore(stored)?;
+                memory.restore(stored)?;
             }
         }
         self.groups = Groups::restore(self.options.group_window, snapshot.groups)?;

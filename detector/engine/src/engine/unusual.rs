@@ -3,11 +3,16 @@
 use std::cell::OnceCell;
 
 use super::fired::request_id;
+use super::wiring::{counted, span};
 use super::{Engine, Output, Telling};
 use crate::alert::{AnomalyKind, Finding, RuleRef, Verdict};
+use crate::baseline::habit::{Habits, Unusual};
 use crate::baseline::{Spoken, Told};
+use crate::event::to_datetime;
 use crate::facts::Facts;
 use crate::group::Advice;
+use crate::rule::correlation::Correlation;
+use crate::words::cut;
 
 /// A kind of anomaly as the rule it is reported under.
 struct Built {
@@ -110,4 +115,31 @@ fn summary(deed: &str, anomaly: &crate::alert::Anomaly) -> String {
         AnomalyKind::Risk => format!("{} bits of risk within a day: {reasons}. The last: {deed}", anomaly.risk_bits),
         AnomalyKind::Fleet => format!("{reasons}. The last: {deed}"),
     }
+}
+
+/// Whether a hit is unlike its group, in words.
+pub(super) fn of_group(
+    habits: &mut Habits,
+    correlation: &Correlation,
+    slot: u32,
+    facts: &Facts<'_>,
+    group_key: &str,
+) -> Option<String> {
+    let values = if correlation.counted.is_empty() { None } else { Some(counted(correlation, slot, facts)?.join(", ")) };
+    let time = facts.event.time().unwrap_or_default();
+    let fields: Vec<&str> = correlation.counted.iter().map(|key| key.name.as_str()).collect();
+    let (fields, within) = (fields.join(", "), span(correlation.timespan_micros));
+    Some(match habits.add(group_key, values.as_deref(), time)? {
+        Unusual::New { value, since } => {
+            let since = to_datetime(since).format("%Y-%m-%d");
+            format!("{fields} `{}` was not seen here within {within}, known since {since}", cut(&value))
+        }
+        Unusual::Rare { value, holders, groups } => {
+            format!("{fields} `{}` was seen at {holders} of {groups} within {within}", cut(&value))
+        }
+        Unusual::Rate { count, usual } if fields.is_empty() => {
+            format!("{count} requests within {within}, usual are {usual:.1}")
+        }
+        Unusual::Rate { count, usual } => format!("{count} different {fields} within {within}, usual are {usual:.1}"),
+    })
 }

@@ -15,10 +15,24 @@ pub enum CorrelationKind {
     ValueCount,
     Temporal,
     TemporalOrdered,
+    /// Lapwing's own: a value the group has not shown within the timespan.
+    NewValue,
+    /// Lapwing's own: a value few groups have shown.
+    RareValue,
+    /// Lapwing's own: far more within the timespan than usual.
+    RateAnomaly,
 }
 
 impl CorrelationKind {
-    pub const ALL: [Self; 4] = [Self::EventCount, Self::ValueCount, Self::Temporal, Self::TemporalOrdered];
+    pub const ALL: [Self; 7] = [
+        Self::EventCount,
+        Self::ValueCount,
+        Self::Temporal,
+        Self::TemporalOrdered,
+        Self::NewValue,
+        Self::RareValue,
+        Self::RateAnomaly,
+    ];
 
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -26,6 +40,9 @@ impl CorrelationKind {
             Self::ValueCount => "value_count",
             Self::Temporal => "temporal",
             Self::TemporalOrdered => "temporal_ordered",
+            Self::NewValue => "new_value",
+            Self::RareValue => "rare_value",
+            Self::RateAnomaly => "rate_anomaly",
         }
     }
 }
@@ -236,7 +253,11 @@ fn bounds(text: &CorrelationText, problems: &mut Problems) -> Vec<(Bound, u64)> 
 }
 
 fn check_needs(kind: CorrelationKind, text: &CorrelationText, problems: &mut Problems) {
-    let counts = matches!(kind, CorrelationKind::EventCount | CorrelationKind::ValueCount);
+    use CorrelationKind as K;
+    let counts = matches!(kind, K::EventCount | K::ValueCount);
+    let values = matches!(kind, K::ValueCount | K::NewValue | K::RareValue);
+    let temporal = matches!(kind, K::Temporal | K::TemporalOrdered);
+    let bounds: Vec<&str> = text.bounds.iter().map(|(op, ..)| op.as_str()).collect();
     let needs = [
         (counts && text.bounds.is_empty(), "a `condition` with a count, as in `gte: 10`"),
         (
@@ -246,14 +267,17 @@ fn check_needs(kind: CorrelationKind, text: &CorrelationText, problems: &mut Pro
             "a lower bound (`gt`, `gte` or `eq`): in a stream an upper bound alone holds from the first event on",
         ),
         (
-            kind == CorrelationKind::ValueCount && text.fields.is_empty(),
+            values && text.fields.is_empty(),
             "`condition.field`: the field whose values are counted",
         ),
         (
-            kind != CorrelationKind::ValueCount && !text.fields.is_empty(),
-            "no `condition.field`; only value_count counts values",
+            !values && kind != K::RateAnomaly && !text.fields.is_empty(),
+            "no `condition.field`; only value_count, new_value, rare_value and rate_anomaly look at values",
         ),
-        (!counts && text.rules.len() < 2, "at least two `rules`"),
+        (temporal && text.rules.len() < 2, "at least two `rules`"),
+        (kind == K::NewValue && !bounds.is_empty(), "no count: a value is new or it is not"),
+        (kind == K::RareValue && bounds != ["lte"], "`lte`: how many groups may show a value that is still rare"),
+        (kind == K::RateAnomaly && bounds != ["gte"], "`gte`: how much is worth telling at least, as in `gte: 10`"),
     ];
     for (_, needs) in needs.into_iter().filter(|(missing, _)| *missing) {
         problems.error(text.at, Fault::CorrelationNeeds { kind: kind.as_str(), needs });

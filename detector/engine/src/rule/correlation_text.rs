@@ -54,7 +54,7 @@ impl Reader<'_> {
         let kind = self.text(node, "type", 64);
         let rules = self.placed_texts(node, "rules");
         for (key, missing, needed) in [
-            ("type", kind.is_none(), "one of event_count, value_count, temporal, temporal_ordered"),
+            ("type", kind.is_none(), "one of event_count, value_count, temporal, temporal_ordered, new_value, rare_value, rate_anomaly"),
             ("rules", rules.is_empty(), "the ids or names of the rules to correlate"),
             ("timespan", node.get("timespan").is_none(), "a time such as `5m`"),
         ] {

@@ -4,6 +4,7 @@ use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 
 use anyhow::Context;
+use lapwing_engine::baseline;
 use lapwing_engine::engine::{Engine, Options, Output};
 use lapwing_engine::event::Event;
 use lapwing_engine::rule::set::{LoadOptions, RuleSet};
@@ -28,6 +29,12 @@ pub struct Args {
     /// Do not let findings of rules add to the risk
     #[arg(long)]
     no_rules: bool,
+    /// Tell of surprise from so many bits on, instead of steering to a budget
+    #[arg(long, value_name = "BITS", requires = "risk")]
+    surprise: Option<f32>,
+    /// Tell of risk from so many bits on
+    #[arg(long, value_name = "BITS", requires = "surprise")]
+    risk: Option<f32>,
     /// Name of the cluster the files come from
     #[arg(long, default_value = "local", value_name = "NAME")]
     cluster: String,
@@ -40,7 +47,7 @@ struct Line<'e> {
     surprise: f32,
     risk: f32,
     repeated: bool,
-    /// Rules that matched.
+    /// Rules that spoke, built-in ones of the baseline included.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     rules: Vec<&'e str>,
 }
@@ -54,7 +61,8 @@ pub fn run(args: &Args, _: &Globals) -> anyhow::Result<Exit> {
     } else {
         Selection::default().load()?
     };
-    let options = Options { baseline: Some(Default::default()), ..Options::default() };
+    let baseline = baseline::Options { fixed: args.surprise.zip(args.risk), ..Default::default() };
+    let options = Options { baseline: Some(baseline), ..Options::default() };
     let mut engine = Engine::new(rules, options);
     let mut out = BufWriter::new(std::io::stdout().lock());
     let mut now = i64::MIN;
