@@ -2,8 +2,6 @@
 //!
 //! A principal or an object that is new only in such a part is not new. What a person chose stays.
 
-use std::net::IpAddr;
-
 /// The alphabet Kubernetes draws name suffixes from.
 const SUFFIX_ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 /// Words in front of a number that make it the number of a run.
@@ -72,26 +70,6 @@ pub(super) fn push_version(version: &str, out: &mut String) {
     out.push_str(&version[..end]);
 }
 
-/// Appends the network an address lies in: /16 or /24 of IPv4, /32 or /48 of IPv6; what is no address as it is.
-pub(super) fn push_network(address: &str, narrow: bool, out: &mut String) {
-    use std::fmt::Write;
-    let written = match address.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
-        Ok(IpAddr::V4(v4)) => {
-            let [a, b, c, _] = v4.octets();
-            if narrow { write!(out, "{a}.{b}.{c}.0/24") } else { write!(out, "{a}.{b}.0.0/16") }
-        }
-        Ok(IpAddr::V6(v6)) => {
-            let [a, b, c, ..] = v6.segments();
-            if narrow { write!(out, "{a:x}:{b:x}:{c:x}::/48") } else { write!(out, "{a:x}:{b:x}::/32") }
-        }
-        Err(_) => {
-            out.push_str(address);
-            Ok(())
-        }
-    };
-    debug_assert!(written.is_ok(), "writing to a String cannot fail");
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,12 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn networks_and_versions() {
-        let network = |address: &str, narrow: bool| with(|a, out| push_network(a, narrow, out), address);
-        assert_eq!((network("10.8.1.7", false), network("10.8.1.7", true)), ("10.8.0.0/16".into(), "10.8.1.0/24".into()));
-        assert_eq!(network("::ffff:10.8.1.7", true), "10.8.1.0/24");
-        assert_eq!((network("2001:db8:7::1", false), network("2001:db8:7::1", true)), ("2001:db8::/32".into(), "2001:db8:7::/48".into()));
-        assert_eq!(network("", false), "");
+    fn versions_are_major_and_minor() {
         assert_eq!(with(push_version, "v1.32.4-eks"), "1.32");
         assert_eq!(with(push_version, "28"), "28");
     }

@@ -1,7 +1,7 @@
 //! What of an event the baselines look at, in one reused buffer: no allocation once it has grown.
 
 use super::name;
-use crate::facts::Facts;
+use crate::facts::{Facts, push_range};
 
 /// Longest text of one part, bytes.
 const MAX_PART: usize = 200;
@@ -116,14 +116,14 @@ impl Observation {
         let (family, version) = facts.client();
         push(&mut self.text, family);
         self.end(Part::Client);
-        with_clean(&mut self.text, facts.address(), |a, out| name::push_network(a, false, out));
+        with_clean(&mut self.text, facts.address(), |a, out| push_network(a, false, out));
         self.end(Part::Network);
         self.text.push(if self.denied { 'F' } else { 'S' });
         push_tokens(facts, &mut self.text);
         self.end(Part::Tokens);
         with_clean(&mut self.text, version, name::push_version);
         self.end(Part::Version);
-        with_clean(&mut self.text, facts.address(), |a, out| name::push_network(a, true, out));
+        with_clean(&mut self.text, facts.address(), |a, out| push_network(a, true, out));
         self.end(Part::Subnet);
         true
     }
@@ -311,6 +311,13 @@ fn push_tokens(facts: &Facts<'_>, out: &mut String) {
 /// Whether a token is a power by itself.
 pub(super) fn is_power(token: &str) -> bool {
     ["acts as ", "grants ", "privileged", "host", "capability "].iter().any(|p| token.starts_with(p))
+}
+
+/// The network of an address; what is no address as it is.
+fn push_network(address: &str, narrow: bool, out: &mut String) {
+    if !push_range(address, narrow, out) {
+        out.push_str(address);
+    }
 }
 
 /// `text` up to [`MAX_PART`] bytes; control characters become `?`, so that no text can pass for two parts.

@@ -17,6 +17,7 @@ use std::cell::OnceCell;
 
 use serde_json::Value;
 
+pub(crate) use actor::push_range;
 pub use actor::service_account;
 pub use rbac::Rbac;
 pub use uri::{Exec, Proxy};
@@ -57,6 +58,7 @@ struct Lazy<'e> {
     name: OnceCell<&'e str>,
     response_name: OnceCell<Option<String>>,
     network: OnceCell<&'static str>,
+    range: OnceCell<String>,
 }
 
 impl<'e> Facts<'e> {
@@ -113,6 +115,15 @@ impl<'e> Facts<'e> {
     /// `loopback`, `private`, `public` or `unknown`.
     pub fn network(&self) -> &'static str {
         self.lazy.network.get_or_init(|| actor::network(self.address()))
+    }
+
+    /// The network the peer's address lies in: /16 of IPv4, /32 of IPv6. Empty for what is no address.
+    pub fn client_range(&self) -> &str {
+        self.lazy.range.get_or_init(|| {
+            let mut range = String::new();
+            actor::push_range(self.address(), false, &mut range);
+            range
+        })
     }
 
     /// Family of the client: the first product token of the user agent.
