@@ -112,10 +112,6 @@ impl Members {
         id
     }
 
-    pub fn get(&self, id: u32) -> Option<&Principal> {
-        self.list.get(id as usize).and_then(Option::as_deref)
-    }
-
     /// Takes a principal out to work on it; [`Members::put`] brings it back.
     pub fn take(&mut self, id: u32) -> Option<Box<Principal>> {
         let principal = self.list.get_mut(id as usize).and_then(Option::take)?;
@@ -184,8 +180,9 @@ impl Members {
         self.by_owner.len()
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Principal> {
-        self.list.iter().filter_map(Option::as_deref)
+    /// Everybody, by number.
+    pub fn ids(&self) -> impl Iterator<Item = (u32, &Principal)> {
+        (0..).zip(&self.list).filter_map(|(id, p)| Some((id, p.as_deref()?)))
     }
 
     /// Forgets whoever was not seen for longest; false where nobody is left.

@@ -6,12 +6,14 @@
 
 mod budget;
 mod burst;
+mod describe;
 mod explain;
 mod fleet;
 pub mod habit;
 mod members;
 mod name;
 mod observation;
+mod order;
 mod principal;
 mod prior;
 mod risk;
@@ -26,7 +28,9 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 
 pub use budget::Thresholds;
+pub use describe::{Described, DescribedValue, Description};
 pub use observation::Class;
+pub use order::{Order, Place, may_quiet};
 
 use crate::alert::{Anomaly, AnomalyKind, Confidence, Habits, Level, Reason};
 use crate::event::to_datetime;
@@ -35,6 +39,7 @@ use burst::Channel;
 use fleet::Fleet;
 use members::Members;
 use observation::Observation;
+use order::Exception;
 use principal::Principal;
 use prior::Tactic;
 use risk::Credit;
@@ -190,6 +195,7 @@ pub struct Baselines {
     words: Vocabulary,
     members: Members,
     fleet: Fleet,
+    exceptions: Vec<Exception>,
     /// Score of each observation of this hour.
     seen: HashMap<Box<str>, f32>,
     /// The newest time so far; it never goes back.
@@ -208,6 +214,7 @@ impl Baselines {
             words: Vocabulary::default(),
             members: Members::default(),
             fleet: Fleet::default(),
+            exceptions: Vec::new(),
             seen: HashMap::new(),
             time: 0,
             observation: Observation::default(),
@@ -304,6 +311,7 @@ impl Baselines {
                 text: &mut self.text,
             };
             terms = known.terms(o, cluster, new);
+            self.apply_exceptions(o, &mut terms);
             score = terms.score();
             if self.seen.len() >= MAX_SEEN {
                 self.seen.clear();
@@ -358,7 +366,7 @@ impl Baselines {
     ) {
         let now = self.time;
         p.risk.pass(now);
-        let mut evidence = burst;
+        let mut evidence = 0.0;
         for term in terms.iter() {
             let (_, value) = explain::place(o, term);
             if term.bits <= 0.0 || !p.risk.credited(term.dimension, value) {
@@ -381,6 +389,7 @@ impl Baselines {
         }
         let tactic = Tactic::of(o.verb(), o.resource());
         p.risk.add(evidence, tactic, now, &mut self.members.class(cluster, o.class).level);
+        p.risk.add_burst(burst, now);
     }
 
     /// Adds what rules found: each rule once a day, and the less the more often it has spoken of this principal.
@@ -471,7 +480,8 @@ impl Baselines {
         let mut seen: Vec<(Box<str>, f32)> = self.seen.iter().map(|(k, s)| (k.clone(), *s)).collect();
         seen.sort_by(|a, b| a.0.cmp(&b.0));
         let (words, members) = (self.words.snapshot(), self.members.snapshot());
-        Snapshot { time: self.time, words, members, fleet: self.fleet.clone(), seen }
+        let (fleet, exceptions) = (self.fleet.clone(), self.exceptions.clone());
+        Snapshot { time: self.time, words, members, fleet, exceptions, seen }
     }
 
     /// Baselines as a snapshot has them.
@@ -480,6 +490,7 @@ impl Baselines {
             words: Vocabulary::restore(snapshot.words),
             members: Members::restore(snapshot.members),
             fleet: snapshot.fleet,
+            exceptions: snapshot.exceptions,
             seen: snapshot.seen.into_iter().collect(),
             time: snapshot.time,
             ..Self::new(options)
@@ -500,6 +511,8 @@ pub struct Snapshot {
     words: vocabulary::Stored,
     members: members::Stored,
     fleet: Fleet,
+    #[serde(default)]
+    exceptions: Vec<Exception>,
     seen: Vec<(Box<str>, f32)>,
 }
 

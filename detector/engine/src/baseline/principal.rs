@@ -224,15 +224,30 @@ impl Principal {
     }
 
     /// Drops what has faded; `gone` is told table, value and whether peers counted it.
-    pub fn forget(&mut self, hour: u32, mut gone: impl FnMut(Id, Id, bool)) {
+    pub fn forget(&mut self, hour: u32, gone: impl FnMut(Id, Id, bool)) {
         let all = hour.saturating_sub(self.who.last_hour) >= HOURS - 24;
+        self.drop_where(|entry| all || entry.at(hour) < FORGOTTEN, gone);
+        let day = hour / 24;
+        self.pending.retain(|p| day.saturating_sub(p.day) <= 30);
+    }
+
+    /// Drops what can have been learnt since the hour `since` for the first time: seen since, and no more often than
+    /// the time since allows. An old and rare value may go with it.
+    pub fn forget_since(&mut self, since: u32, hour: u32, gone: impl FnMut(Id, Id, bool)) {
+        let passed = hour.saturating_sub(since);
+        let most = f32::from(PER_DAY) * (passed / 24 + 1) as f32;
+        self.drop_where(|entry| entry.age(hour) <= passed && entry.at(hour) <= most, gone);
+        self.pending.retain(|p| p.day < since / 24);
+    }
+
+    fn drop_where(&mut self, drop: impl Fn(&Entry) -> bool, mut gone: impl FnMut(Id, Id, bool)) {
         let mut kept = Vec::with_capacity(self.entries.len());
         let mut start = 0;
         for t in &mut self.tables {
             let end = start + t.len as usize;
             let before = kept.len();
             for entry in &self.entries[start..end] {
-                if all || entry.at(hour) < FORGOTTEN {
+                if drop(entry) {
                     gone(t.id, entry.value, entry.told());
                 } else {
                     kept.push(*entry);
@@ -243,8 +258,6 @@ impl Principal {
         }
         self.entries = kept;
         self.tables.retain(|t| t.len > 0);
-        let day = hour / 24;
-        self.pending.retain(|p| day.saturating_sub(p.day) <= 30);
     }
 
     /// Every value peers do not count yet is counted from now on.
@@ -272,10 +285,6 @@ impl Principal {
 
     pub fn tables(&self) -> impl Iterator<Item = Id> {
         self.tables.iter().map(|t| t.id)
-    }
-
-    pub fn values(&self) -> usize {
-        self.entries.len()
     }
 
     /// Memory it takes, about.

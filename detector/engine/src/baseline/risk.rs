@@ -106,6 +106,12 @@ impl Risk {
         self.bits = (self.bits + more).max(0.0);
     }
 
+    /// Adds what a burst has gained. It pays nothing: bursts have paid for their looks, and a long one comes in
+    /// small steps.
+    pub fn add_burst(&mut self, bits: f32, now: i64) {
+        self.bits += bits * self.progression(now);
+    }
+
     /// Adds the bits of a rule's finding.
     pub fn add_rule(&mut self, bits: f32, tactics: impl Iterator<Item = Tactic>, now: i64) {
         self.fade(now);

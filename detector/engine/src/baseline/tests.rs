@@ -293,3 +293,100 @@ fn a_young_baseline_says_so_and_speaks_only_of_much() {
     let told = see(&mut b, &secrets(), START, &[]);
     assert!(told.iter().all(|t| t.anomaly.confidence == Confidence::Low && t.anomaly.surprise_bits >= UNTRUSTED), "{told:?}");
 }
+
+fn quieted(places: &[(&str, &str)]) -> Order {
+    let place = |(dimension, value): &(&str, &str)| Place {
+        dimension: (*dimension).to_owned(),
+        context: String::new(),
+        value: (*value).to_owned(),
+    };
+    Order::Benign {
+        cluster: "prod".into(),
+        principal: "system:serviceaccount:web:front".into(),
+        places: places.iter().map(place).collect(),
+        until: LATER + 30 * DAY,
+        owner: "platform".into(),
+    }
+}
+
+#[test]
+fn what_was_called_right_is_quiet_for_this_principal_and_these_values_alone() {
+    let odd = Request { agent: "curl/7.88.1".into(), address: "185.3.4.5", ..usual() };
+    let mut b = trained();
+    see(&mut b, &odd, LATER, &[]);
+    let before = b.last().surprise;
+    assert!(before > 5.0, "{before}");
+    assert!(b.follow(&quieted(&[("client", "curl"), ("network", "185.3.0.0/16")])));
+    see(&mut b, &odd, LATER + HOUR, &[]);
+    assert!(b.last().surprise < 1.0, "{:?}", b.last());
+    see(&mut b, &Request { user: "system:serviceaccount:web:back", ..odd.clone() }, LATER + HOUR, &[]);
+    assert!(b.last().surprise > before - 2.0, "another principal stays loud: {:?}", b.last());
+    see(&mut b, &Request { address: "91.3.4.5", ..secrets() }, LATER + 2 * HOUR, &[]);
+    assert!(b.last().surprise > 5.0, "another value stays loud: {:?}", b.last());
+}
+
+#[test]
+fn nobody_can_quiet_a_rule_a_power_or_a_new_identity() {
+    let place = |dimension: &str, value: &str| Place {
+        dimension: dimension.into(),
+        context: String::new(),
+        value: value.into(),
+    };
+    assert!(may_quiet(&place("client", "curl")) && may_quiet(&place("content", "image from ghcr.io")));
+    for (dimension, value) in
+        [("rule", "exec"), ("content", "privileged"), ("principal", "eve"), ("burst", "deletions"), ("", "x")]
+    {
+        assert!(!may_quiet(&place(dimension, value)), "{dimension} {value}");
+    }
+    let mut b = trained();
+    let rule = |rule| Spoken { rule, title: rule, level: Level::Critical, tags: &[] };
+    b.follow(&quieted(&[("rule", "exec")]));
+    assert_eq!(see(&mut b, &usual(), LATER, &[rule("exec")]).len(), 1);
+}
+
+#[test]
+fn after_an_attack_what_it_taught_is_forgotten_and_the_rest_stays() {
+    let mut b = trained();
+    let odd = Request { agent: "curl/7.88.1".into(), address: "185.3.4.5", ..usual() };
+    for day in 0..4 {
+        see(&mut b, &odd, LATER + day * DAY, &[]);
+        see(&mut b, &usual(), LATER + day * DAY + 1, &[]);
+    }
+    let learnt = b.last();
+    see(&mut b, &odd, LATER + 4 * DAY, &[]);
+    assert!(b.last().surprise < 4.0, "{:?}", b.last());
+    let (cluster, principal) = ("prod".to_owned(), "system:serviceaccount:web:front".to_owned());
+    assert!(b.follow(&Order::Malicious { cluster, principal, since: LATER, owner: "soc".into() }));
+    see(&mut b, &odd, LATER + 5 * DAY, &[]);
+    assert!(b.last().surprise > 5.0, "{:?}", b.last());
+    see(&mut b, &usual(), LATER + 5 * DAY + 1, &[]);
+    assert!((b.last().surprise - learnt.surprise).abs() < 1.0, "{:?} {learnt:?}", b.last());
+}
+
+#[test]
+fn a_reset_forgets_one_or_all() {
+    let mut b = trained();
+    let reset = |cluster: Option<&str>, principal: Option<&str>| Order::Reset {
+        cluster: cluster.map(str::to_owned),
+        principal: principal.map(str::to_owned),
+    };
+    assert!(!b.follow(&reset(Some("stage"), None)));
+    assert!(b.follow(&reset(None, Some("system:serviceaccount:web:front"))));
+    assert_eq!(b.counts().principals, 5);
+    assert!(b.follow(&reset(None, None)));
+    assert_eq!((b.counts().principals, b.bytes()), (0, 0));
+}
+
+#[test]
+fn a_description_tells_what_is_usual() {
+    let b = trained();
+    let all = b.describe(None);
+    assert_eq!(all.len(), 6);
+    let [one] = &b.describe(Some("system:serviceaccount:web:front"))[..] else { panic!("one") };
+    let action = one.tables.iter().find(|t| t.dimension == "action").expect("actions");
+    let values: Vec<&str> = action.values.iter().map(|v| v.value.as_str()).collect();
+    assert_eq!(values, ["get configmaps", "list pods"]);
+    assert!((action.values[0].share - 0.5).abs() < 0.05 && action.values[0].peers == 6);
+    let subnet = one.tables.iter().find(|t| t.dimension == "subnet").expect("subnets");
+    assert_eq!((subnet.context.as_str(), subnet.values[0].value.as_str()), ("10.244.0.0/16", "10.244.3.0/24"));
+}

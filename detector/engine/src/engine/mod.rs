@@ -126,6 +126,18 @@ impl Engine {
         self.baselines.as_deref()
     }
 
+    /// Follows what people told about the baselines; false where it is about nobody known, or nothing is learned.
+    pub fn follow(&mut self, order: &baseline::Order) -> bool {
+        self.baselines.as_mut().is_some_and(|b| b.follow(order))
+    }
+
+    /// Takes over baselines learned elsewhere, instead of its own.
+    pub fn import(&mut self, stored: baseline::Snapshot) {
+        if let Some(options) = self.options.baseline {
+            self.baselines = Some(Box::new(Baselines::restore(options, stored)));
+        }
+    }
+
     /// Groups that correlations forgot because their cap was reached.
     pub fn evicted(&self) -> u64 {
         self.memories.iter().map(Memory::evicted).sum()
@@ -339,7 +351,7 @@ pub struct Snapshot {
     fired: Vec<(String, bool, u64)>,
     blind: Vec<(String, String, i64)>,
     #[serde(default)]
-    baselines: Option<baseline::Snapshot>,
+    pub baselines: Option<baseline::Snapshot>,
 }
 
 /// An event being judged: what findings tell of it is put into words once, when the first needs it.
