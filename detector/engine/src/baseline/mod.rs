@@ -380,6 +380,7 @@ impl Baselines {
             }
             p.risk.credit(Credit {
                 dimension,
+                context: reason.context.as_str().into(),
                 value: reason.value.as_str().into(),
                 at: now,
                 bits: reason.bits,
@@ -408,6 +409,7 @@ impl Baselines {
             }
             p.risk.credit(Credit {
                 dimension: Dimension::Rule,
+                context: "".into(),
                 value: rule.rule.into(),
                 at: now,
                 bits,
@@ -580,7 +582,7 @@ fn anomaly(
 fn retold(credit: &Credit) -> Reason {
     Reason {
         dimension: credit.dimension.as_str().to_owned(),
-        context: String::new(),
+        context: String::from(&*credit.context),
         value: String::from(&*credit.value),
         bits: explain::round(credit.bits),
         probability: None,

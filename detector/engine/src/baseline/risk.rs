@@ -22,6 +22,7 @@ const KAPPA: f32 = 1.0;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Credit {
     pub dimension: Dimension,
+    pub context: Box<str>,
     pub value: Box<str>,
     /// Engine time, microseconds.
     pub at: i64,
@@ -234,6 +235,7 @@ mod tests {
         let mut risk = Risk::new(0, 1.0);
         let credit = |at: i64| Credit {
             dimension: Dimension::Network,
+            context: "".into(),
             value: "10.0.0.0/16".into(),
             at,
             bits: 3.0,

@@ -10,7 +10,7 @@ use lapwing_engine::event::Event;
 use lapwing_engine::rule::set::{LoadOptions, RuleSet};
 use serde::Serialize;
 
-use super::super::{Exit, Globals};
+use super::super::Exit;
 use crate::input::{Events, Limits};
 use crate::ruleset::Selection;
 
@@ -54,7 +54,7 @@ struct Line<'e> {
 
 /// # Errors
 /// When a file cannot be opened, rules do not load or output cannot be written.
-pub fn run(args: &Args, _: &Globals) -> anyhow::Result<Exit> {
+pub fn run(args: &Args) -> anyhow::Result<Exit> {
     let rules = if args.no_rules {
         let (none, _) = RuleSet::load_lenient(Vec::new(), &LoadOptions::default());
         none.into()
