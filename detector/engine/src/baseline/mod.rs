@@ -140,6 +140,8 @@ const QUARANTINE: f32 = 6.0;
 const TRUSTED: f32 = 20.0;
 /// What must be reached where it is not.
 const UNTRUSTED: f32 = 12.0;
+/// What a request must add to its principal's risk to be told for it.
+const RISK_STEP: f32 = 0.5;
 /// Evidence above this is remembered, to count it once a day.
 const WORTH_CREDIT: f32 = 1.0;
 /// Requests of one hour told apart; beyond that all are looked at again.
@@ -296,6 +298,7 @@ impl Baselines {
         let (hour, now) = (self.hour(), self.time);
         let first_of_day = p.who.active == 0.0 || p.who.last_hour / 24 != hour / 24;
         let new = self.members.touch(id, p, hour, &mut self.words);
+        let risk_before = p.risk.bits_at(now);
         let request = request_hash(audit_id);
         let rise = p.bursts.add(o, request, hour, &mut self.members.class(cluster, o.class).bursts);
         let mut terms = Terms::default();
@@ -333,7 +336,7 @@ impl Baselines {
         self.add_rules(p, rules, audit_id, hour);
         let mut told = Vec::new();
         if before.is_none() {
-            told.extend(self.fleet_change((cluster, id), p, o, &terms));
+            told.extend(self.fleet_changes((cluster, id), p, o, &terms));
             self.learn(p, o, score < QUARANTINE, hour);
         }
         let options = self.options;
@@ -343,7 +346,8 @@ impl Baselines {
         self.last = Scored { surprise: score, risk: p.risk.bits, repeated: before.is_some() };
         let fresh = before.is_none() || rise.is_some();
         let surprise = if fresh { score } else { f32::MIN };
-        told.extend(tell(p, o, surprise, thresholds, reasons, now));
+        let grown = p.risk.bits_at(now) > risk_before + RISK_STEP;
+        told.extend(tell(p, o, (surprise, grown), thresholds, reasons, now));
         told
     }
 
@@ -420,17 +424,20 @@ impl Baselines {
         }
     }
 
-    fn fleet_change(&mut self, (cluster, id): (u32, u32), p: &Principal, o: &Observation, terms: &Terms) -> Option<Told> {
-        let term = terms.iter().find(|t| t.dimension == Dimension::ClientVersion && t.own.total > 0.0)?;
+    /// Notes what is new to a principal; what is told where that makes it common.
+    fn fleet_changes(&mut self, who: (u32, u32), p: &Principal, o: &Observation, terms: &Terms) -> Vec<Told> {
         let hour = self.hour();
-        if !self.fleet.note(cluster, id, o, hour) {
-            return None;
-        }
-        let mut reason = explain::reason(o, term, p, hour, &self.words);
-        reason.text =
-            format!("{} {} is new at several identities of class {}", o.client(), o.version(), o.class.as_str());
-        let anomaly = anomaly(p, o, AnomalyKind::Fleet, (term.bits, 0.0), vec![reason], Vec::new());
-        Some(Told { anomaly, level: Level::Informational, audit_ids: Vec::new() })
+        let common = terms.iter().filter(|t| self.fleet.note(who, o, t, hour));
+        let common: Vec<_> = common.collect();
+        let told = |term: &score::Term| {
+            let mut reason = explain::reason(o, term, p, hour, &self.words);
+            let what = [reason.context.as_str(), reason.value.as_str()].join(" ");
+            let (dimension, class) = (&reason.dimension, o.class.as_str());
+            reason.text = format!("{dimension} {} is new at several identities of class {class}", what.trim());
+            let anomaly = anomaly(p, o, AnomalyKind::Fleet, (term.bits, 0.0), vec![reason], Vec::new());
+            Told { anomaly, level: Level::Informational, audit_ids: Vec::new() }
+        };
+        common.into_iter().map(told).collect()
     }
 
     fn learn(&mut self, p: &mut Principal, o: &Observation, at_once: bool, hour: u32) {
@@ -522,7 +529,7 @@ pub struct Snapshot {
 fn tell(
     p: &mut Principal,
     o: &Observation,
-    surprise: f32,
+    (surprise, grown): (f32, bool),
     thresholds: Thresholds,
     reasons: Vec<Reason>,
     now: i64,
@@ -530,7 +537,7 @@ fn tell(
     let least = if p.who.active < TRUSTED { UNTRUSTED } else { 0.0 };
     let (at_surprise, at_risk) = (thresholds.0.max(least), thresholds.1.max(least));
     let risk = p.risk.bits_at(now);
-    let kind = match (surprise >= at_surprise, risk >= at_risk) {
+    let kind = match (surprise >= at_surprise, grown && risk >= at_risk) {
         (true, _) => AnomalyKind::Surprise,
         (_, true) => AnomalyKind::Risk,
         _ => return None,

@@ -65,6 +65,8 @@ pub struct Observation {
     pub class: Class,
     pub denied: bool,
     pub reads: bool,
+    /// Whether it comes from a private address.
+    pub private: bool,
     /// Whether the object itself matters, not only its kind.
     pub sensitive: bool,
     /// Place of the resource inside the action's text.
@@ -81,6 +83,7 @@ impl Default for Observation {
             class: Class::Human,
             denied: false,
             reads: false,
+            private: false,
             sensitive: false,
             resource_at: 0,
             time: 0,
@@ -96,6 +99,7 @@ impl Observation {
         self.class = class;
         self.denied = matches!(facts.outcome, "denied" | "unauthenticated");
         self.reads = facts.action_type == "read";
+        self.private = facts.network() == "private";
         self.time = facts.event.time().unwrap_or_default();
         self.text.clear();
         push(&mut self.text, facts.cluster);

@@ -178,10 +178,8 @@ impl Known<'_> {
             content = content.into_iter().chain([term]).max_by(|a, b| a.bits.total_cmp(&b.bits));
         }
         content.into_iter().for_each(|term| terms.push(term));
-        for term in terms.iter_mut().filter(|t| t.dimension == Dimension::ClientVersion) {
-            if self.fleet.is_common(cluster, o) {
-                term.bits *= 0.5;
-            }
+        for term in terms.iter_mut().filter(|t| t.bits > 0.0) {
+            term.bits *= self.fleet.weight(cluster, o, term);
         }
         terms
     }

@@ -40,8 +40,8 @@ const RISK: Built = Built {
 const FLEET: Built = Built {
     id: "anomaly-fleet-change",
     title: "The same change at several identities",
-    why: "A client version is new at several identities within an hour. An upgrade or a rollout looks like this; it is \
-          told once, and alerts about it are held back.",
+    why: "A client version, a private network or a namespace is new at several identities within hours. An upgrade or \
+          a rollout looks like this; it is told once, and weighs half in other alerts for a day.",
     next_step: "check that the change was planned",
 };
 
