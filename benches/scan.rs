@@ -13,6 +13,7 @@ use std::sync::Arc;
 use lapwing::input::{Events, Limits, split};
 use lapwing::ruleset::Selection;
 use lapwing::store::{EventDoc, Index, Progress};
+use lapwing_engine::baseline;
 use lapwing_engine::engine::{Engine, Options, Output};
 use lapwing_engine::event::Event;
 use lapwing_engine::facts::Facts;
@@ -110,7 +111,8 @@ fn serving(lines: &[&str], dir: &Path, rounds: usize) -> Result<()> {
                 Ok(())
             }),
         ),
-        ("engine".into(), Box::new(|| engine(&clean, &rules))),
+        ("engine".into(), Box::new(|| engine(&clean, &rules, None))),
+        ("engine with baselines".into(), Box::new(|| engine(&clean, &rules, Some(Default::default())))),
         ("index, commit included".into(), Box::new(|| index(&clean, dir))),
     ];
     let medians = measure(&mut cases, lines.len(), rounds.min(3))?;
@@ -197,8 +199,8 @@ fn scan(file: &Path, rules: &Arc<RuleSet>) -> Result<()> {
     Ok(())
 }
 
-fn engine(events: &[String], rules: &Arc<RuleSet>) -> Result<()> {
-    let mut engine = Engine::new(Arc::clone(rules), Options { brief: true, ..Options::default() });
+fn engine(events: &[String], rules: &Arc<RuleSet>, baseline: Option<baseline::Options>) -> Result<()> {
+    let mut engine = Engine::new(Arc::clone(rules), Options { brief: true, baseline, ..Options::default() });
     let mut out = Output::default();
     for text in events {
         let _ = black_box(engine.event("bench", text, 0, &String::new, &mut out));

@@ -54,6 +54,7 @@ fn alert(id: &str) -> Alert {
             user_agent: "kubectl/v1.31.0".into(),
             ..Evidence::default()
         }],
+        anomaly: None,
     }
 }
 

@@ -103,7 +103,7 @@ pub struct Evidence {
 }
 
 /// A rule spoke about one or more events.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Finding {
     /// Deterministic: the same events and rule give the same id.
@@ -126,6 +126,87 @@ pub struct Finding {
     pub audit_ids: Vec<String>,
     /// At most ten of these events, spelled out.
     pub evidence: Vec<Evidence>,
+    /// Why it is unusual, where a baseline spoke and not a rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anomaly: Option<Box<Anomaly>>,
+}
+
+/// What a baseline found unusual about a principal.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Anomaly {
+    pub kind: AnomalyKind,
+    /// Surprise of the last request, in bits: how much likelier it is from an attacker than from this principal.
+    pub surprise_bits: f32,
+    /// Risk of the principal after it, in bits: surprise and findings of rules, added up and fading by half a day.
+    pub risk_bits: f32,
+    /// What one of the two had to reach.
+    pub threshold: f32,
+    pub confidence: Confidence,
+    pub principal: Habits,
+    /// What weighs most, heaviest first; at most three for a surprise, eight for a risk.
+    pub reasons: Vec<Reason>,
+    /// ATT&CK tactics seen of this principal within three days.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tactics: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AnomalyKind {
+    /// One request unlike this principal.
+    Surprise,
+    /// Evidence that adds up over a day.
+    Risk,
+    /// The same new thing at many principals at once: an upgrade, a rollout.
+    Fleet,
+}
+
+/// `low`: the baseline of this principal is young.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Confidence {
+    Low,
+    High,
+}
+
+/// Whose baseline it is, and how much is in it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Habits {
+    /// The actor, for machine identities without the part that changes with every run.
+    pub name: String,
+    pub class: String,
+    /// When it was first seen.
+    pub since: DateTime<Utc>,
+    /// Hours with something to learn, those of the last two weeks weighing most.
+    pub active_hours: f32,
+}
+
+/// One reason, as data and in words.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Reason {
+    /// `action`, `namespace`, `object`, `client`, `client version`, `network`, `subnet`, `outcome`, `time`, `content`,
+    /// `principal`, `burst` or `rule`.
+    pub dimension: String,
+    /// In which context the value counts: the resource of an object, the client of a version.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub context: String,
+    pub value: String,
+    pub bits: f32,
+    /// Probability that this principal does this, as predicted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probability: Option<f32>,
+    /// Decayed count of the value in the principal's own history, and of all values there.
+    pub seen: f32,
+    pub of: f32,
+    /// Peers of its class that hold the value.
+    pub peers: u32,
+    /// What is usual instead, the most usual first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub usual: Vec<String>,
+    pub text: String,
 }
 
 /// How much evidence a finding or an alert carries.
@@ -146,7 +227,7 @@ pub enum Status {
 }
 
 /// What a person receives: findings of one rule, actor and cluster, grouped over a window.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Alert {
     /// Deterministic, and the same for every notice about this alert.
@@ -175,4 +256,7 @@ pub struct Alert {
     #[serde(rename = "auditIDs")]
     pub audit_ids: Vec<String>,
     pub evidence: Vec<Evidence>,
+    /// Why it is unusual, where a baseline spoke and not a rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anomaly: Option<Box<Anomaly>>,
 }

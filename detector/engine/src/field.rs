@@ -126,6 +126,7 @@ fields! {
     ClientVersion "client.version",
     ClientAddress "client.address",
     ClientNetwork "client.network",
+    ClientRange "client.range",
     ClientClaims "client.claims",
     CredentialKind "credential.kind",
     CredentialId "credential.id",

@@ -147,11 +147,16 @@ fn first_notice(f: &Finding, advice: &Advice<'_>) -> Alert {
         next_steps: advice.next_steps.iter().map(|s| fill(s, f)).collect(),
         audit_ids: f.audit_ids.clone(),
         evidence: f.evidence.clone(),
+        anomaly: f.anomaly.clone(),
     }
 }
 
 fn extend(alert: &mut Alert, f: &Finding) {
     alert.count += 1;
+    alert.level = alert.level.max(f.rule.level);
+    if f.anomaly.is_some() {
+        alert.anomaly.clone_from(&f.anomaly);
+    }
     alert.first = alert.first.min(f.evidence.iter().map(|e| e.time).min().unwrap_or(f.time));
     alert.last = alert.last.max(f.time);
     for id in &f.audit_ids {
@@ -223,6 +228,7 @@ mod tests {
             summary: "s".into(),
             audit_ids: vec![format!("audit-{at}")],
             evidence: vec![Evidence { time: to_datetime(at), name: "a'; rm -rf / #".into(), ..Evidence::default() }],
+            anomaly: None,
         }
     }
 

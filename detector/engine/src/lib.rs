@@ -5,6 +5,7 @@
 //! is an argument. The same events with the same rules give the same findings with the same ids.
 
 pub mod alert;
+pub mod baseline;
 pub mod batch;
 pub mod engine;
 pub mod event;

@@ -171,8 +171,9 @@ impl App {
     fn start_threads(&self, rules: Arc<RuleSet>) -> anyhow::Result<()> {
         let window = self.config.alerts.group_window.get();
         let group_window = i64::try_from(window.as_micros()).unwrap_or(i64::MAX);
-        let options =
-            Options { group_window, min_level: self.config.rules.min_level, brief: true, ..Options::default() };
+        let baseline = self.config.baseline.options();
+        let min_level = self.config.rules.min_level;
+        let options = Options { group_window, min_level, brief: true, baseline, ..Options::default() };
         let detect = Detect {
             events: self.events.clone(),
             alerts: self.alerts.clone(),

@@ -34,6 +34,7 @@ pub(super) fn write_alert(out: &mut impl Write, shown: &ShownAlert, args: &Args)
             facts(out, alert, utc)?;
             heading(out, "Why it matters")?;
             paragraph(out, "  ", &alert.why)?;
+            unusual(out, alert)?;
             evidence(out, alert, utc)?;
             (alert.first.timestamp_micros(), alert.last.timestamp_micros())
         }
@@ -124,6 +125,19 @@ fn facts(out: &mut impl Write, a: &Alert, utc: bool) -> io::Result<()> {
 }
 
 /// Newest last, with what makes each remarkable below the table.
+/// What a baseline found, heaviest first.
+fn unusual(out: &mut impl Write, a: &Alert) -> io::Result<()> {
+    let Some(anomaly) = &a.anomaly else { return Ok(()) };
+    let p = &anomaly.principal;
+    let since = p.since.format("%Y-%m-%d");
+    let known = format!("{:.0} active hours since {since}", p.active_hours);
+    heading(out, &format!("Why it is unusual for {} ({known})", clean_cut(&p.name, MOST)))?;
+    for reason in &anomaly.reasons {
+        paragraph(out, "  ", &format!("{:.1} bits: {}", reason.bits, reason.text))?;
+    }
+    Ok(())
+}
+
 fn evidence(out: &mut impl Write, a: &Alert, utc: bool) -> io::Result<()> {
     let all = a.audit_ids.len().max(a.evidence.len());
     if a.evidence.is_empty() {

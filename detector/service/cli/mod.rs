@@ -1,6 +1,8 @@
 //! The command line: what can be typed, and what every command shares (global flags, exit codes, logs,
 //! quiet on a closed pipe). A command lives in its own file, exports `Args` and `run`, and decides nothing.
 
+pub mod alert;
+pub mod baseline;
 pub mod config;
 pub mod explain;
 pub mod log;
@@ -192,6 +194,8 @@ enum Command {
     Show(show::Args),
     Output(output::Args),
     Rules(rules::Args),
+    Baseline(baseline::Args),
+    Alert(alert::Args),
     Config(config::Args),
     Replay(Box<replay::Args>),
     Schema(schema::Args),
@@ -264,6 +268,8 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         }
         Command::Output(args) => run_output(args, &globals),
         Command::Rules(args) => rules::run(args, &globals),
+        Command::Alert(args) => alert::run(args, &globals),
+        Command::Baseline(args) => baseline::run(args, &globals),
         Command::Config(args) => config::run(args, &globals),
         Command::Replay(args) => replay::run(*args, &globals),
         Command::Schema(args) => schema::run(args),

@@ -131,6 +131,17 @@ fn show(args: &Args, searcher: &Searcher, originals: &dyn Originals, out: &mut i
     Ok(0)
 }
 
+/// The alert of this id or beginning of one, if there is one and its journal still has it.
+///
+/// # Errors
+/// When the index cannot be read, or several alerts begin like this.
+pub(super) fn find_alert(id: &str, data_dir: &Path) -> anyhow::Result<Option<Alert>> {
+    let searcher = Index::open_read_only(&data_dir.join("index"))?.searcher()?;
+    let hits = find(id, &searcher)?;
+    let Some(hit) = hits.first().filter(|h| h.kind == Kind::Alert) else { return Ok(None) };
+    Ok(originals::open(data_dir)?.alert(hit.position.lsn)?)
+}
+
 fn json(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
     serde_json::to_writer_pretty(&mut *out, value)?;
     writeln!(out)

@@ -42,6 +42,8 @@ pub struct Config {
     pub rules: Rules,
     /// How findings become alerts.
     pub alerts: Alerts,
+    /// What is normal, learned.
+    pub baseline: Baseline,
     /// How long events are kept.
     pub retention: Retention,
     /// Where alerts go.
@@ -56,6 +58,7 @@ impl Default for Config {
             sources: Sources::default(),
             rules: Rules::default(),
             alerts: Alerts::default(),
+            baseline: Baseline::default(),
             retention: Retention::default(),
             outputs: Vec::new(),
         }
@@ -129,6 +132,40 @@ pub struct Alerts {
 impl Default for Alerts {
     fn default() -> Self {
         Self { group_window: HumanDuration::from_secs(3600) }
+    }
+}
+
+/// What is normal for each identity, learned from the events; alerts about what is not.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct Baseline {
+    /// Whether to learn and to tell. Rules do not depend on it.
+    pub enabled: bool,
+    /// Alerts a day and cluster that the thresholds are steered to, after a first week with careful fixed ones.
+    #[schemars(range(min = 0.1, max = 1000.0))]
+    pub alerts_per_day: f32,
+    /// Instead of steering: bits of surprise from which on a request is told. Needs `risk`.
+    pub surprise: Option<f32>,
+    /// Instead of steering: bits of risk from which on an actor is told. Needs `surprise`.
+    pub risk: Option<f32>,
+    /// Memory of all baselines; whoever was not seen for longest is forgotten beyond it.
+    pub max_memory: ByteSize,
+}
+
+impl Default for Baseline {
+    fn default() -> Self {
+        Self { enabled: true, alerts_per_day: 5.0, surprise: None, risk: None, max_memory: ByteSize::mib(512) }
+    }
+}
+
+impl Baseline {
+    /// As the engine wants it; `None` where it is switched off.
+    pub fn options(&self) -> Option<lapwing_engine::baseline::Options> {
+        self.enabled.then(|| lapwing_engine::baseline::Options {
+            per_day: self.alerts_per_day,
+            fixed: self.surprise.zip(self.risk),
+            max_bytes: usize::try_from(self.max_memory.get()).unwrap_or(usize::MAX),
+        })
     }
 }
 

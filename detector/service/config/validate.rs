@@ -17,6 +17,7 @@ use super::tree::{Node, join, shorten};
 pub fn validate(config: &Json, tree: &Node) -> (Vec<Problem>, Vec<Problem>) {
     let mut checks = Checks { tree, problems: Vec::new(), notes: Vec::new() };
     checks.listeners(config);
+    checks.baseline(&config["baseline"]);
     checks.sources(&config["sources"]);
     checks.webhook(&config["sources"]["webhook"]);
     checks.unique(&config["sources"]["kafka"], "sources.kafka", "name", "Kafka source");
@@ -64,6 +65,17 @@ impl Checks<'_> {
                      a network policy should keep others out"
                 );
                 self.note(path, what);
+            }
+        }
+    }
+
+    fn baseline(&mut self, baseline: &Json) {
+        for (one, other) in [("surprise", "risk"), ("risk", "surprise")] {
+            if !baseline[one].is_null() && baseline[other].is_null() {
+                self.say(
+                    &join("baseline", one),
+                    format!("needs `baseline.{other}` beside it; without both, thresholds are steered"),
+                );
             }
         }
     }

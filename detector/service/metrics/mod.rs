@@ -90,6 +90,11 @@ pub struct Metrics {
     pub rules_reload_timestamp: Gauge,
     /// Correlation windows dropped because memory for them was full.
     pub window_evictions: IntCounter,
+    /// Identities with a baseline, and the bytes of all baselines.
+    pub baseline_principals: IntGauge,
+    pub baseline_bytes: IntGauge,
+    /// Identities forgotten because memory for baselines was full.
+    pub baseline_evictions: IntCounter,
     /// Highest journal position known to be on disk.
     pub journal_durable_lsn: IntGauge,
     pub journal_bytes: IntGauge,
@@ -247,6 +252,9 @@ impl Metrics {
             rules_reload_success: gauge(&r, "rules_last_reload_success", "1 when the last load was taken.")?,
             rules_reload_timestamp: float(&r, "rules_last_reload_timestamp_seconds", "When rules were last taken.")?,
             window_evictions: counter(&r, "window_evictions_total", "Correlation windows dropped for lack of room.")?,
+            baseline_principals: gauge(&r, "baseline_principals", "Identities with a baseline.")?,
+            baseline_bytes: gauge(&r, "baseline_bytes", "Memory of all baselines.")?,
+            baseline_evictions: counter(&r, "baseline_evictions_total", "Identities forgotten for lack of room.")?,
             journal_durable_lsn: gauge(&r, "journal_durable_lsn", "Highest journal position on disk.")?,
             journal_bytes: gauge(&r, "journal_bytes", "Bytes of the journal on disk.")?,
             journal_fsync: histogram(
@@ -482,6 +490,9 @@ mod tests {
             "lapwing_rules_last_reload_success 0",
             "lapwing_rules_last_reload_timestamp_seconds 0",
             "lapwing_window_evictions_total 0",
+            "lapwing_baseline_principals 0",
+            "lapwing_baseline_bytes 0",
+            "lapwing_baseline_evictions_total 0",
             "lapwing_journal_durable_lsn 0",
             "lapwing_journal_bytes 0",
             "lapwing_journal_fsync_seconds_bucket",

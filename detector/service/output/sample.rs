@@ -36,6 +36,7 @@ pub fn test_alert(output: &str, now: DateTime<Utc>) -> Alert {
             outcome: "allowed".to_owned(),
             ..Evidence::default()
         }],
+        anomaly: None,
     }
 }
 
@@ -85,6 +86,7 @@ pub(crate) fn alert() -> Alert {
             right: "RoleBinding shop/devs".to_owned(),
             details: vec!["command: sh -i".to_owned()],
         }],
+        anomaly: None,
     }
 }
 

@@ -89,7 +89,7 @@ impl Deliver for Output {
 }
 
 /// One line of a dead letter file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DeadLetter {
     pub time: chrono::DateTime<chrono::Utc>,

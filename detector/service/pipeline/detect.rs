@@ -11,10 +11,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use lapwing_engine::alert::Alert;
+use lapwing_engine::baseline::Order;
 use lapwing_engine::batch::{Batch, Item};
 use lapwing_engine::engine::{Engine, Output};
 use lapwing_engine::rule::set::RuleSet;
 
+use super::orders;
 use super::positions::Positions;
 use super::snapshot::{self, Stored};
 use super::{alert_record, event_record, now_micros};
@@ -26,6 +28,8 @@ const MAX_PENDING: usize = 256;
 /// Longest wait before progress is marked although there is no alert.
 const MARK_EVERY: Duration = Duration::from_secs(1);
 const SNAPSHOT_EVERY: Duration = Duration::from_secs(30);
+/// Snapshots take at most one part in so many of the time.
+const SAVE_SHARE: u32 = 20;
 /// Ticks are journaled no more often than this.
 const TICK_EVERY: Duration = Duration::from_secs(1);
 /// How long to sleep on the journal when there is nothing to read.
@@ -67,6 +71,10 @@ struct Run {
     saved: Instant,
     saved_lsn: u64,
     ticked: Option<Instant>,
+    /// When orders were last looked for.
+    looked: Instant,
+    /// How long the last snapshot took: a large one is taken less often.
+    save_took: Duration,
     told: Told,
 }
 
@@ -76,6 +84,7 @@ struct Told {
     truncated: u64,
     evicted: u64,
     forgotten: std::collections::HashMap<&'static str, u64>,
+    baselines_evicted: u64,
     undecidable: std::collections::HashMap<u32, u64>,
 }
 
@@ -83,6 +92,7 @@ impl Detect {
     /// Runs until told to stop; an error means the journals cannot be trusted and the process must end.
     pub fn run(mut self) -> anyhow::Result<()> {
         let (start, alert_start, positions) = self.resume()?;
+        self.import();
         let durable_before = last_mark(&self.alerts, alert_start)?.max(start);
         if durable_before > start || start > 0 {
             tracing::info!(snapshot = start, judged = durable_before, "resuming");
@@ -100,6 +110,8 @@ impl Detect {
             saved: now,
             saved_lsn: start,
             ticked: None,
+            looked: now,
+            save_took: Duration::ZERO,
             told: Told::default(),
         };
         run.run(start)
@@ -118,6 +130,26 @@ impl Detect {
             return Ok((0, 0, stored.positions));
         }
         Ok((stored.lsn, stored.alert_lsn, stored.positions))
+    }
+}
+
+impl Detect {
+    /// Takes over baselines that were left for this start.
+    fn import(&mut self) {
+        let file = orders::import_file(&self.state);
+        if !file.exists() {
+            return;
+        }
+        match orders::read_baselines(&file) {
+            Ok(stored) => {
+                self.engine.import(stored);
+                tracing::info!("imported baselines are in use");
+            }
+            Err(error) => tracing::error!(%error, "the baselines to import cannot be read"),
+        }
+        if let Err(error) = std::fs::rename(&file, file.with_extension("taken")) {
+            tracing::error!(%error, "the imported file could not be moved; the next start imports it again");
+        }
     }
 }
 
@@ -159,6 +191,7 @@ impl Run {
                         return Ok(());
                     }
                     self.tick_if_due();
+                    self.take_orders();
                     self.at.events.wait_past(Lsn(self.last), WAIT);
                 }
                 Err(ReadError::Lost { to, cause: Loss::Trimmed, .. }) => {
@@ -169,7 +202,7 @@ impl Run {
                     tracing::error!(%error, "journal is damaged here; the events in it could not be judged");
                 }
             }
-            if self.saved.elapsed() >= SNAPSHOT_EVERY && self.last > self.saved_lsn {
+            if self.saved.elapsed() >= SNAPSHOT_EVERY.max(self.save_took * SAVE_SHARE) && self.last > self.saved_lsn {
                 self.commit()?;
                 self.save()?;
             }
@@ -187,6 +220,7 @@ impl Run {
                 self.now = self.now.max(number(&record.payload) as i64);
                 self.at.engine.tick(self.now, &mut out);
             }
+            event_record::ORDER => self.follow(&record.payload),
             kind => tracing::warn!(kind, lsn = record.lsn.0, "record of a newer version is passed over"),
         }
         self.last = record.lsn.0;
@@ -230,6 +264,12 @@ impl Run {
         for (kind, _, n) in self.at.engine.memory().sizes() {
             let told = self.told.forgotten.insert(kind, n).unwrap_or_default();
             metrics.memory_evictions(kind, n.saturating_sub(told));
+        }
+        if let Some(b) = self.at.engine.baselines().map(|b| b.counts()) {
+            metrics.baseline_principals.set(b.principals as i64);
+            metrics.baseline_bytes.set(b.bytes as i64);
+            let told = std::mem::replace(&mut self.told.baselines_evicted, b.evicted);
+            metrics.baseline_evictions.inc_by(b.evicted.saturating_sub(told));
         }
         for (index, n) in &counts.undecidable {
             let told = self.told.undecidable.entry(*index).or_default();
@@ -295,6 +335,31 @@ impl Run {
         }
     }
 
+    /// Orders of people go through the journal as well, then their files.
+    fn take_orders(&mut self) {
+        if self.looked.elapsed() < TICK_EVERY {
+            return;
+        }
+        self.looked = Instant::now();
+        for (path, order) in orders::waiting(&self.at.state) {
+            if let Err(error) = self.at.events.append_blocking(event_record::ORDER, order) {
+                tracing::warn!(%error, "an order to the baselines could not be journaled; it waits");
+                return;
+            }
+            if let Err(error) = std::fs::remove_file(&path) {
+                tracing::error!(%error, path = %path.display(), "an order could not be removed; it is given again");
+            }
+        }
+    }
+
+    fn follow(&mut self, payload: &[u8]) {
+        match serde_json::from_slice::<Order>(payload) {
+            Ok(order) if self.at.engine.follow(&order) => tracing::info!(?order, "baselines follow an order"),
+            Ok(order) => tracing::warn!(?order, "an order about nobody the baselines know"),
+            Err(error) => tracing::warn!(%error, "an order of a newer version is passed over"),
+        }
+    }
+
     fn take_new_rules(&mut self) {
         let waiting = self.at.new_rules.lock().ok().and_then(|mut slot| slot.take());
         let Some(rules) = waiting else { return };
@@ -310,6 +375,7 @@ impl Run {
     }
 
     fn save(&mut self) -> anyhow::Result<()> {
+        let started = Instant::now();
         let stored = Stored {
             lsn: self.last,
             alert_lsn: self.at.alerts.durable().0,
@@ -324,6 +390,7 @@ impl Run {
             Ok(()) => self.saved_lsn = self.last,
             Err(error) => tracing::error!(%error, "snapshot could not be written; a restart takes longer"),
         }
+        self.save_took = started.elapsed();
         Ok(())
     }
 }

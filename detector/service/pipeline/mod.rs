@@ -7,6 +7,7 @@ pub mod deliver;
 pub mod detect;
 pub mod index;
 pub mod intake;
+pub mod orders;
 pub mod positions;
 pub mod snapshot;
 
@@ -16,6 +17,8 @@ pub mod event_record {
     pub const BATCH: u8 = 1;
     /// Time passed: `i64` microseconds, little-endian.
     pub const TICK: u8 = 2;
+    /// JSON of a [`lapwing_engine::baseline::Order`].
+    pub const ORDER: u8 = 3;
 }
 
 /// Record kinds of the alert journal.

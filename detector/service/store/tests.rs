@@ -97,6 +97,7 @@ pub(crate) fn alert(id: &str, count: u64, minutes_ago: i64) -> Alert {
         next_steps: vec!["Ask alice.".into()],
         audit_ids: vec!["0f0f0f0f-1111-2222-3333-444444444444".into(), "b-2".into()],
         evidence: vec![evidence("pods/exec", "web-0"), evidence("pods/attach", "db-0")],
+        anomaly: None,
     }
 }
 

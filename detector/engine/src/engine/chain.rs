@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::fired::request_id;
-use super::wiring::{group_key, hit_of};
+use super::wiring::{History, group_key, hit_of};
 use super::{Engine, Output, Telling};
 use crate::alert::{Finding, Level, Verdict};
 use crate::words;
@@ -53,7 +53,8 @@ impl Engine {
             if let (Some(evidence), Some(tactic)) = (&mut hit.evidence, &hit.value) {
                 evidence.details.insert(0, format!("stage: {tactic}, {}", words::cut(&stage.rule.title)));
             }
-            let Some(hits) = self.windows[which as usize].add(&key, hit) else { continue };
+            let History::Windows(windows) = &mut self.histories[which as usize] else { continue };
+            let Some(hits) = windows.add(&key, hit) else { continue };
             let stages: Vec<&str> = hits.iter().filter_map(|h| h.value.as_deref()).collect();
             let what = format!("{} stages of an attack ({})", stages.len(), stages.join(", "));
             self.correlated(which, hits, &what, telling, now, out);

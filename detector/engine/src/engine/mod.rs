@@ -8,6 +8,7 @@ mod chain;
 mod fired;
 mod shapes;
 mod undecidable;
+mod unusual;
 mod wiring;
 
 use std::cell::OnceCell;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::alert::{Alert, Evidence, Finding, Level, MAX_EVIDENCE, RuleRef, Verdict};
+use crate::baseline::{self, Baselines};
 use crate::event::{Event, NotAnEvent, to_datetime};
 use crate::facts::Facts;
 use crate::group::{self, Advice, Groups};
@@ -27,12 +29,13 @@ use crate::rule::index::{Keys, UNKNOWN};
 use crate::rule::set::RuleSet;
 use crate::rule::view::View;
 use crate::rule::{Judgement, Rule};
-use crate::window::{DEFAULT_CAP, Hit, Windows};
+use crate::window::{DEFAULT_CAP, Hit};
 use crate::words;
 use fired::{Fired, request_id};
 use shapes::Shapes;
 use undecidable::{UNDECIDABLE, Undecided};
-use wiring::{Wiring, group_key, hit_of, span, unique, windows_of};
+pub use unusual::ANOMALY_RULES;
+use wiring::{History, Wiring, group_key, hit_of, span, unique};
 
 /// How the engine behaves, apart from its rules.
 #[derive(Clone, Debug)]
@@ -47,6 +50,8 @@ pub struct Options {
     pub min_level: Level,
     /// Findings that no alert will show in full are not put into words: no summary, no evidence. For who reads alerts.
     pub brief: bool,
+    /// Whether to learn what is normal and tell of what is not.
+    pub baseline: Option<baseline::Options>,
 }
 
 impl Default for Options {
@@ -57,6 +62,7 @@ impl Default for Options {
             memory: memory::DEFAULT_CAP,
             min_level: Level::Informational,
             brief: false,
+            baseline: None,
         }
     }
 }
@@ -88,13 +94,14 @@ pub struct Engine {
     rules: Arc<RuleSet>,
     options: Options,
     wiring: Wiring,
-    windows: Vec<Windows>,
+    histories: Vec<History>,
     groups: Groups,
     /// Shared only while an event is judged, so never copied.
     memory: Arc<Memory>,
     fired: Fired,
     /// Resources and clusters whose bodies the audit policy hides, with the time that may be told again.
     blind: HashMap<(String, String), i64>,
+    baselines: Option<Box<Baselines>>,
     counts: Counts,
     shapes: Shapes,
     candidates: Vec<u32>,
@@ -102,14 +109,15 @@ pub struct Engine {
 
 impl Engine {
     pub fn new(rules: Arc<RuleSet>, options: Options) -> Self {
-        let windows = rules.correlations().iter().map(|c| windows_of(c, options.window_groups)).collect();
+        let histories = rules.correlations().iter().map(|c| History::of(c, options.window_groups)).collect();
         let groups = Groups::new(options.group_window);
         Self {
             wiring: Wiring::of(&rules),
             memory: Arc::new(Memory::new(options.memory)),
             rules,
+            baselines: options.baseline.map(|o| Box::new(Baselines::new(o))),
             options,
-            windows,
+            histories,
             groups,
             fired: Fired::default(),
             blind: HashMap::new(),
@@ -133,9 +141,26 @@ impl Engine {
         &self.counts
     }
 
+    /// What is normal, if it is learned.
+    pub fn baselines(&self) -> Option<&Baselines> {
+        self.baselines.as_deref()
+    }
+
+    /// Follows what people told about the baselines; false where it is about nobody known, or nothing is learned.
+    pub fn follow(&mut self, order: &baseline::Order) -> bool {
+        self.baselines.as_mut().is_some_and(|b| b.follow(order))
+    }
+
+    /// Takes over baselines learned elsewhere, instead of its own.
+    pub fn import(&mut self, stored: baseline::Snapshot) {
+        if let Some(options) = self.options.baseline {
+            self.baselines = Some(Box::new(Baselines::restore(options, stored)));
+        }
+    }
+
     /// Groups that correlations forgot because their cap was reached.
     pub fn evicted(&self) -> u64 {
-        self.windows.iter().map(Windows::evicted).sum()
+        self.histories.iter().map(History::evicted).sum()
     }
 
     /// What is remembered of objects and credentials.
@@ -173,7 +198,9 @@ impl Engine {
         let facts = Facts::new(event, text, cluster);
         let memory = Arc::clone(&self.memory);
         let sight = Sight::new(&facts, &memory);
+        let found = out.findings.len();
         self.judge(&sight, now, position, out);
+        self.unusual(&sight, now, position, found, out);
         let places = sight.places();
         drop(memory);
         if self.wiring.remembers {
@@ -249,10 +276,25 @@ impl Engine {
             let (which, slot) = self.wiring.feeds[index as usize][at];
             let correlation = &rules.correlations()[which as usize];
             let group_key = group_key(correlation, slot, telling.sight);
-            let spell = self.windows[which as usize].wants_evidence(&group_key, slot);
+            let windows = match &mut self.histories[which as usize] {
+                History::Windows(windows) => windows,
+                History::Habits(habits) => {
+                    let told = unusual::of_group(habits, correlation, slot, telling.sight, &group_key);
+                    let Some(what) = told else { continue };
+                    if self.wiring.speaks[(base + which) as usize] {
+                        let rule = rule_ref(&correlation.meta);
+                        let mut finding = self.finding(rule, &[request], telling.sight.facts, telling.told(), None);
+                        finding.summary = format!("{what}: {}", finding.summary);
+                        self.report(base + which, finding, &advice(&correlation.meta), now, out);
+                    }
+                    self.correlate(base + which, telling, request, now, out);
+                    continue;
+                }
+            };
+            let spell = windows.wants_evidence(&group_key, slot);
             let evidence = spell.then(|| &telling.told().evidence);
             let Some(hit) = hit_of(correlation, slot, telling.sight, request, evidence) else { continue };
-            let Some(hits) = self.windows[which as usize].add(&group_key, hit) else { continue };
+            let Some(hits) = windows.add(&group_key, hit) else { continue };
             if self.wiring.speaks[(base + which) as usize] {
                 let count = unique(hits.iter().map(|h| h.audit_id.clone())).len();
                 self.correlated(which, hits, &format!("{count} requests"), telling, now, out);
@@ -331,7 +373,7 @@ impl Engine {
             .rules
             .correlations()
             .iter()
-            .zip(&self.windows)
+            .zip(&self.histories)
             .map(|(c, w)| (c.meta.id.clone(), w.snapshot()))
             .collect();
         let blind = self.blind.iter().map(|((resource, cluster), again)| (resource.clone(), cluster.clone(), *again));
@@ -339,15 +381,16 @@ impl Engine {
         blind.sort();
         let name = |i: u32| self.meta(i & !UNDECIDABLE).map(|m| m.id.clone());
         let fired = self.fired.order.iter().filter_map(|(i, r)| Some((name(*i)?, i & UNDECIDABLE != 0, *r))).collect();
-        Snapshot { windows, groups: self.groups.snapshot(), fired, blind, memory: self.memory.snapshot() }
+        let baselines = self.baselines.as_ref().map(|b| b.snapshot());
+        Snapshot { windows, groups: self.groups.snapshot(), fired, blind, memory: self.memory.snapshot(), baselines }
     }
 
     /// Takes over a snapshot. What belongs to rules that are gone is left out.
     pub fn restore(&mut self, snapshot: Snapshot) -> Result<(), serde_json::Error> {
         let mut windows = snapshot.windows;
-        for (correlation, window) in self.rules.correlations().iter().zip(&mut self.windows) {
+        for (correlation, history) in self.rules.correlations().iter().zip(&mut self.histories) {
             if let Some(stored) = windows.remove(&correlation.meta.id) {
-                window.restore(stored)?;
+                history.restore(stored)?;
             }
         }
         self.groups = Groups::restore(self.options.group_window, snapshot.groups)?;
@@ -359,6 +402,9 @@ impl Engine {
         }
         for (resource, cluster, again) in snapshot.blind {
             self.blind.insert((resource, cluster), again);
+        }
+        if let (Some(options), Some(stored)) = (self.options.baseline, snapshot.baselines) {
+            self.baselines = Some(Box::new(Baselines::restore(options, stored)));
         }
         Arc::make_mut(&mut self.memory).restore(snapshot.memory)
     }
@@ -374,6 +420,8 @@ pub struct Snapshot {
     /// Absent in snapshots of older versions.
     #[serde(default)]
     memory: BTreeMap<String, serde_json::Value>,
+    #[serde(default)]
+    pub baselines: Option<baseline::Snapshot>,
 }
 
 /// An event being judged: what findings tell of it is put into words once, when the first needs it.
@@ -447,6 +495,7 @@ fn finding(
         summary,
         audit_ids,
         evidence,
+        anomaly: None,
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use crate::alert::{Evidence, MAX_AUDIT_IDS};
+use crate::baseline::habit::{self, Habits};
 use crate::field::Field;
 use crate::memory::Sight;
 use crate::rule::correlation::{Bound, Correlation, CorrelationKind, Part};
@@ -53,7 +54,48 @@ fn remembers(set: &RuleSet) -> bool {
     found || keys.flat_map(|k| &k.fields).any(Field::is_remembered)
 }
 
-pub(super) fn windows_of(c: &Correlation, cap: usize) -> Windows {
+/// What a correlation remembers.
+#[derive(Debug)]
+pub(super) enum History {
+    Windows(Windows),
+    Habits(Habits),
+}
+
+impl History {
+    pub(super) fn of(c: &Correlation, cap: usize) -> Self {
+        let number = |bound: Bound| c.bounds.iter().find(|(b, _)| *b == bound).map_or(0, |(_, n)| *n);
+        let habits = |kind| Self::Habits(Habits::new(kind, c.timespan_micros, cap));
+        match c.kind {
+            CorrelationKind::NewValue => habits(habit::Kind::NewValue),
+            CorrelationKind::RareValue => habits(habit::Kind::RareValue { at_most: number(Bound::LessOrEqual) }),
+            CorrelationKind::RateAnomaly => habits(habit::Kind::Rate { at_least: number(Bound::GreaterOrEqual) }),
+            _ => Self::Windows(windows_of(c, cap)),
+        }
+    }
+
+    pub(super) fn evicted(&self) -> u64 {
+        match self {
+            Self::Windows(w) => w.evicted(),
+            Self::Habits(h) => h.evicted(),
+        }
+    }
+
+    pub(super) fn snapshot(&self) -> serde_json::Value {
+        match self {
+            Self::Windows(w) => w.snapshot(),
+            Self::Habits(h) => h.snapshot(),
+        }
+    }
+
+    pub(super) fn restore(&mut self, stored: serde_json::Value) -> Result<(), serde_json::Error> {
+        match self {
+            Self::Windows(w) => w.restore(stored),
+            Self::Habits(h) => h.restore(stored),
+        }
+    }
+}
+
+fn windows_of(c: &Correlation, cap: usize) -> Windows {
     let parts = c.parts.len() as u32;
     let least = |(bound, n): &(Bound, u64)| match bound {
         Bound::Greater => n.saturating_add(1),
@@ -65,7 +107,7 @@ pub(super) fn windows_of(c: &Correlation, cap: usize) -> Windows {
         CorrelationKind::EventCount => Kind::EventCount { at_least },
         CorrelationKind::ValueCount | CorrelationKind::KillChain => Kind::ValueCount { at_least },
         CorrelationKind::Temporal => Kind::Temporal { rules: parts },
-        CorrelationKind::TemporalOrdered => Kind::TemporalOrdered { rules: parts },
+        _ => Kind::TemporalOrdered { rules: parts },
     };
     Windows::new(kind, c.timespan_micros, cap)
 }
@@ -77,10 +119,7 @@ pub(super) fn hit_of(
     request: u64,
     evidence: Option<&Evidence>,
 ) -> Option<Hit> {
-    // A value that is not there cannot be a distinct one.
-    let counted: Option<Vec<String>> =
-        c.counted.iter().map(|key| first_text(sight.values(&key.fields[slot as usize]))).collect();
-    let value = if c.counted.is_empty() { None } else { Some(counted?.join("\u{1f}")) };
+    let value = if c.counted.is_empty() { None } else { Some(counted(c, slot, sight)?.join("\u{1f}")) };
     let facts = sight.facts;
     Some(Hit {
         time: facts.event.time().unwrap_or_default(),
@@ -90,6 +129,11 @@ pub(super) fn hit_of(
         audit_id: evidence.map_or_else(|| words::cut(&facts.event.audit_id), |e| e.audit_id.clone()),
         evidence: evidence.map(|e| Box::new(e.clone())),
     })
+}
+
+/// The values a correlation looks at; a value that is not there cannot be a distinct one.
+pub(super) fn counted(c: &Correlation, slot: u32, sight: &Sight<'_, '_>) -> Option<Vec<String>> {
+    c.counted.iter().map(|key| first_text(sight.values(&key.fields[slot as usize]))).collect()
 }
 
 /// The group a hit belongs to: cluster and the values of `group-by`, each behind its length. One that counts clusters

@@ -136,6 +136,24 @@ pub fn network(address: &str) -> &'static str {
     }
 }
 
+/// Appends the network an address lies in: /16 of IPv4 and /32 of IPv6, `narrow` /24 and /48. False, and nothing
+/// appended, for what is no address.
+pub fn push_range(address: &str, narrow: bool, out: &mut String) -> bool {
+    use std::fmt::Write;
+    let written = match address.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
+        Ok(IpAddr::V4(v4)) => {
+            let [a, b, c, _] = v4.octets();
+            if narrow { write!(out, "{a}.{b}.{c}.0/24") } else { write!(out, "{a}.{b}.0.0/16") }
+        }
+        Ok(IpAddr::V6(v6)) => {
+            let [a, b, c, ..] = v6.segments();
+            if narrow { write!(out, "{a:x}:{b:x}:{c:x}::/48") } else { write!(out, "{a:x}:{b:x}::/32") }
+        }
+        Err(_) => return false,
+    };
+    written.is_ok()
+}
+
 /// Product and version of a user agent: `kubectl/v1.32.4 (linux…)` is (`kubectl`, `v1.32.4`).
 pub fn client(user_agent: &str) -> (&str, &str) {
     let end = user_agent.bytes().position(|b| matches!(b, b' ' | b'('));
@@ -277,6 +295,19 @@ mod tests {
         ] {
             assert_eq!(network(ip), expected, "{ip}");
         }
+    }
+
+    #[test]
+    fn ranges() {
+        let of = |address: &str, narrow: bool| {
+            let mut out = String::new();
+            push_range(address, narrow, &mut out).then_some(out)
+        };
+        assert_eq!(of("10.8.1.7", false).as_deref(), Some("10.8.0.0/16"));
+        assert_eq!(of("::ffff:10.8.1.7", true).as_deref(), Some("10.8.1.0/24"));
+        assert_eq!(of("2001:db8:7::1", false).as_deref(), Some("2001:db8::/32"));
+        assert_eq!(of("2001:db8:7::1", true).as_deref(), Some("2001:db8:7::/48"));
+        assert_eq!(of("", false), None);
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod workload;
 
 use std::cell::OnceCell;
 
+pub(crate) use actor::push_range;
 pub use actor::service_account;
 pub(crate) use body::Body;
 pub use rbac::Rbac;
@@ -64,6 +65,7 @@ struct Lazy<'e> {
     proxy: OnceCell<Proxy>,
     name: OnceCell<&'e str>,
     network: OnceCell<&'static str>,
+    range: OnceCell<String>,
     client: OnceCell<(&'e str, &'e str)>,
 }
 
@@ -133,6 +135,15 @@ impl<'e> Facts<'e> {
     /// Name and uid of the pod a service account token is bound to.
     pub fn credential_pod(&self) -> (&'e str, &'e str) {
         (actor::credential_pod(&self.event.user), actor::credential_pod_uid(&self.event.user))
+    }
+
+    /// The network the peer's address lies in: /16 of IPv4, /32 of IPv6. Empty for what is no address.
+    pub fn client_range(&self) -> &str {
+        self.lazy.range.get_or_init(|| {
+            let mut range = String::new();
+            actor::push_range(self.address(), false, &mut range);
+            range
+        })
     }
 
     /// Family of the client: the first product token of the user agent.

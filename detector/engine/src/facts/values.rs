@@ -222,6 +222,7 @@ impl Facts<'_> {
             Field::ClientFamily => text(self.client().0),
             Field::ClientVersion => text(self.client().1),
             Field::ClientAddress => text(self.address()),
+            Field::ClientRange => text(self.client_range()),
             Field::ClientNetwork => text(self.network()),
             Field::ClientClaims => {
                 let ips = &self.event.source_ips.0;

@@ -19,11 +19,25 @@ pub enum CorrelationKind {
     TemporalOrdered,
     /// Findings of an identity, whatever rules made them, over distinct ATT&CK tactics.
     KillChain,
+    /// Lapwing's own: a value the group has not shown within the timespan.
+    NewValue,
+    /// Lapwing's own: a value few groups have shown.
+    RareValue,
+    /// Lapwing's own: far more within the timespan than usual.
+    RateAnomaly,
 }
 
 impl CorrelationKind {
-    pub const ALL: [Self; 5] =
-        [Self::EventCount, Self::ValueCount, Self::Temporal, Self::TemporalOrdered, Self::KillChain];
+    pub const ALL: [Self; 8] = [
+        Self::EventCount,
+        Self::ValueCount,
+        Self::Temporal,
+        Self::TemporalOrdered,
+        Self::KillChain,
+        Self::NewValue,
+        Self::RareValue,
+        Self::RateAnomaly,
+    ];
 
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -32,6 +46,9 @@ impl CorrelationKind {
             Self::Temporal => "temporal",
             Self::TemporalOrdered => "temporal_ordered",
             Self::KillChain => KILL_CHAIN,
+            Self::NewValue => "new_value",
+            Self::RareValue => "rare_value",
+            Self::RateAnomaly => "rate_anomaly",
         }
     }
 }
@@ -259,8 +276,12 @@ fn least(text: &CorrelationText, kind: Option<CorrelationKind>, problems: &mut P
 }
 
 fn check_needs(kind: CorrelationKind, text: &CorrelationText, problems: &mut Problems) {
-    let chain = kind == CorrelationKind::KillChain;
-    let counts = chain || matches!(kind, CorrelationKind::EventCount | CorrelationKind::ValueCount);
+    use CorrelationKind as K;
+    let chain = kind == K::KillChain;
+    let counts = chain || matches!(kind, K::EventCount | K::ValueCount);
+    let values = matches!(kind, K::ValueCount | K::NewValue | K::RareValue);
+    let temporal = matches!(kind, K::Temporal | K::TemporalOrdered);
+    let bounds: Vec<&str> = text.bounds.iter().map(|(op, ..)| op.as_str()).collect();
     let needs = [
         (counts && text.bounds.is_empty(), "a `condition` with a count, as in `gte: 10`"),
         (
@@ -269,17 +290,17 @@ fn check_needs(kind: CorrelationKind, text: &CorrelationText, problems: &mut Pro
                 && !text.bounds.iter().any(|(op, ..)| matches!(op.as_str(), "gt" | "gte" | "eq")),
             "a lower bound (`gt`, `gte` or `eq`): in a stream an upper bound alone holds from the first event on",
         ),
+        (values && text.fields.is_empty(), "`condition.field`: the field whose values are counted"),
         (
-            kind == CorrelationKind::ValueCount && text.fields.is_empty(),
-            "`condition.field`: the field whose values are counted",
+            !values && kind != K::RateAnomaly && !text.fields.is_empty(),
+            "no `condition.field`; only value_count, new_value, rare_value and rate_anomaly look at values",
         ),
-        (
-            kind != CorrelationKind::ValueCount && !text.fields.is_empty(),
-            "no `condition.field`; only value_count counts values",
-        ),
-        (!counts && text.rules.len() < 2, "at least two `rules`"),
+        (temporal && text.rules.len() < 2, "at least two `rules`"),
         (chain && !text.rules.is_empty(), "no `rules`: the findings of all rules count"),
         (!chain && text.level.is_some(), "no `level`; only kill_chain looks at the level of findings"),
+        (kind == K::NewValue && !bounds.is_empty(), "no count: a value is new or it is not"),
+        (kind == K::RareValue && bounds != ["lte"], "`lte`: how many groups may show a value that is still rare"),
+        (kind == K::RateAnomaly && bounds != ["gte"], "`gte`: how much is worth telling at least, as in `gte: 10`"),
     ];
     for (_, needs) in needs.into_iter().filter(|(missing, _)| *missing) {
         problems.error(text.at, Fault::CorrelationNeeds { kind: kind.as_str(), needs });

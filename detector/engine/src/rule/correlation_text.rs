@@ -58,7 +58,11 @@ impl Reader<'_> {
         let kind = self.text(node, "type", 64);
         let rules = self.placed_texts(node, "rules");
         for (key, missing, needed) in [
-            ("type", kind.is_none(), "one of event_count, value_count, temporal, temporal_ordered, kill_chain"),
+            (
+                "type",
+                kind.is_none(),
+                "one of event_count, value_count, temporal, temporal_ordered, kill_chain, new_value, rare_value, rate_anomaly",
+            ),
             (
                 "rules",
                 rules.is_empty() && kind.as_deref() != Some(KILL_CHAIN),

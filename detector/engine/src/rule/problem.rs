@@ -174,7 +174,9 @@ pub enum Fault {
     FiltersCorrelation(String),
     #[error("correlations refer to each other in a circle: {0}")]
     Circle(String),
-    #[error("correlation type `{0}` is not supported; use event_count, value_count, temporal or temporal_ordered")]
+    #[error(
+        "correlation type `{0}` is not supported; use event_count, value_count, temporal, temporal_ordered, new_value, rare_value or rate_anomaly"
+    )]
     UnsupportedCorrelation(String),
     #[error("correlation type `{kind}` needs {needs}")]
     CorrelationNeeds { kind: &'static str, needs: &'static str },

@@ -122,13 +122,15 @@ fn bad_correlations_are_told() {
         (
             "event_count",
             "value_sum",
-            "correlation type `value_sum` is not supported; use event_count, value_count, temporal or temporal_ordered",
+            "correlation type `value_sum` is not supported; use event_count, value_count, temporal, temporal_ordered, new_value, rare_value or rate_anomaly",
         ),
         (
             "event_count",
             "value_count",
             "correlation type `value_count` needs `condition.field`: the field whose values are counted",
         ),
+        ("event_count", "new_value", "correlation type `new_value` needs no count: a value is new or it is not"),
+        ("event_count", "rare_value", "needs `lte`: how many groups may show a value that is still rare"),
         ("event_count", "temporal", "correlation type `temporal` needs at least two `rules`"),
         ("{gte: 3}", "{gte: 3, lt: 2}", "no event can meet this condition: lt: 2"),
         ("{gte: 3}", "{gt: 3, lt: 4}", "no event can meet this condition: lt: 4"),
@@ -141,7 +143,7 @@ fn bad_correlations_are_told() {
         (
             "{gte: 3}",
             "{gte: 3, field: verb}",
-            "correlation type `event_count` needs no `condition.field`; only value_count counts values",
+            "correlation type `event_count` needs no `condition.field`; only value_count, new_value, rare_value and rate_anomaly look at values",
         ),
         ("{gte: 3}", "{}", "correlation type `event_count` needs a `condition` with a count, as in `gte: 10`"),
         ("[user.username]", "[user.usernam]", "unknown field `user.usernam`; did you mean `user.username`?"),

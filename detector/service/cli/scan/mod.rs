@@ -10,6 +10,7 @@ use anyhow::Context;
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use lapwing_engine::alert::Level;
+use lapwing_engine::baseline;
 use lapwing_engine::engine::{Engine, Options, Output};
 use lapwing_engine::event::{Event, NotAnEvent};
 
@@ -57,6 +58,9 @@ pub struct Args {
     /// More rules: files or directories
     #[arg(long, value_name = "PATH")]
     rules: Vec<PathBuf>,
+    /// Learn what is normal for each identity on the way, and tell of what is not
+    #[arg(long)]
+    baseline: bool,
     /// Only the rules of --rules, not the built-in ones
     #[arg(long, requires = "rules")]
     only_rules: bool,
@@ -103,7 +107,8 @@ pub fn run(args: Args, globals: &Globals) -> anyhow::Result<Exit> {
         ..Selection::default()
     };
     let rules = selection.load()?;
-    let options = Options { min_level: args.min_level, brief: !args.findings, ..Options::default() };
+    let baseline = args.baseline.then(baseline::Options::default);
+    let options = Options { min_level: args.min_level, brief: !args.findings, baseline, ..Options::default() };
     let terminal = std::io::stdout().is_terminal();
     let format = args.output.unwrap_or(if terminal { Format::Text } else { Format::Ndjson });
     let mut scan = Scan::new(Engine::new(rules, options), args.cluster.clone());

@@ -1,0 +1,253 @@
+//! Who is there: all principals of all clusters, within a budget of bytes.
+//!
+//! The one not seen for longest is forgotten first, and counted.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::budget::Budget;
+use super::burst::ClassMean;
+use super::observation::{Class, Observation};
+use super::principal::{self, Principal, Who, decay};
+use super::risk::Risk;
+use super::vocabulary::Vocabulary;
+
+/// Hours until a newcomer's habits count for its peers: an attacker who makes identities teaches nobody.
+const MATURE: u32 = 72;
+/// Bytes of the maps around one principal.
+const PLACE_COST: usize = 72;
+
+/// What is known of a class of identities in a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct ClassState {
+    /// Hour of the first principal.
+    pub since: Option<u32>,
+    /// Newcomers and principal-days, both decayed, at `hour`.
+    new: f32,
+    days: f32,
+    hour: u32,
+    pub bursts: [ClassMean; 5],
+    /// Usual novelty, bits per observation.
+    pub level: f32,
+}
+
+impl Default for ClassState {
+    fn default() -> Self {
+        Self { since: None, new: 0.5, days: 1.0, hour: 0, bursts: [(1.0, 1.0); 5], level: 1.0 }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Cluster {
+    pub name: Arc<str>,
+    pub classes: [ClassState; 5],
+    pub budget: Budget,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Members {
+    list: Vec<Option<Box<Principal>>>,
+    free: Vec<u32>,
+    by_owner: HashMap<Arc<str>, u32>,
+    /// By the hour last seen.
+    order: BTreeSet<(u32, u32)>,
+    pub clusters: Vec<Cluster>,
+    bytes: usize,
+    pub evicted: u64,
+}
+
+impl Members {
+    pub fn cluster(&mut self, name: &str, day: u32) -> u32 {
+        let at = self.clusters.iter().position(|c| *c.name == *name).unwrap_or_else(|| {
+            let classes = [ClassState::default(); 5];
+            self.clusters.push(Cluster { name: name.into(), classes, budget: Budget::new(day) });
+            self.clusters.len() - 1
+        });
+        at as u32
+    }
+
+    pub fn class(&mut self, cluster: u32, class: Class) -> &mut ClassState {
+        &mut self.clusters[cluster as usize].classes[class as usize]
+    }
+
+    pub fn find(&self, owner: &str) -> Option<u32> {
+        self.by_owner.get(owner).copied()
+    }
+
+    /// The principal of this observation, made where it is new.
+    pub fn find_or_make(&mut self, o: &Observation, cluster: u32, hour: u32, now: i64, words: &mut Vocabulary) -> u32 {
+        if let Some(id) = self.find(o.owner()) {
+            return id;
+        }
+        let owner: Arc<str> = o.owner().into();
+        let class_peers = words.hold(&format!("p{}\u{1f}{}", o.cluster(), o.class.as_str()));
+        let group_peers = match o.group() {
+            "" => words.hold(&format!("p{}\u{1f}{}", o.cluster(), o.class.as_str())),
+            group => words.hold(&format!("g{}\u{1f}{group}", o.cluster())),
+        };
+        let state = self.class(cluster, o.class);
+        state.since.get_or_insert(hour);
+        let risk = Risk::new(now, state.level);
+        let peers = [class_peers, group_peers];
+        let (class, active) = (o.class, 0.0);
+        // Not seen before: the hour before this one, so that this one counts.
+        let last_hour = hour.saturating_sub(1);
+        let who = Who { owner: Arc::clone(&owner), cluster, class, peers, first_hour: hour, last_hour, active };
+        let principal = Box::new(Principal::new(who, risk));
+        self.bytes += principal.bytes() + PLACE_COST;
+        let id = match self.free.pop() {
+            Some(id) => {
+                self.list[id as usize] = Some(principal);
+                id
+            }
+            None => {
+                self.list.push(Some(principal));
+                (self.list.len() - 1) as u32
+            }
+        };
+        self.order.insert((last_hour, id));
+        self.by_owner.insert(owner, id);
+        id
+    }
+
+    /// Takes a principal out to work on it; [`Members::put`] brings it back.
+    pub fn take(&mut self, id: u32) -> Option<Box<Principal>> {
+        let principal = self.list.get_mut(id as usize).and_then(Option::take)?;
+        self.bytes -= principal.bytes();
+        Some(principal)
+    }
+
+    pub fn put(&mut self, id: u32, principal: Box<Principal>) {
+        self.bytes += principal.bytes();
+        self.list[id as usize] = Some(principal);
+    }
+
+    /// The principal is there in this hour: counts it, forgets what faded, lets peers know what matured.
+    /// Whether this is its first day.
+    pub fn touch(&mut self, id: u32, p: &mut Principal, hour: u32, words: &mut Vocabulary) -> bool {
+        let new = p.who.first_hour / 24 == hour / 24;
+        if p.who.last_hour >= hour {
+            return new;
+        }
+        let first_of_day = p.who.last_hour / 24 != hour / 24 || p.who.active == 0.0;
+        if first_of_day {
+            let peers = p.who.peers;
+            p.forget(hour, |table, value, told| forget_value(words, peers, table, value, told));
+            if !new && self.told(&p.who, hour) {
+                p.tell_all(|table, value| gain(words, peers, table, value));
+            }
+        }
+        p.who.active = p.who.active * decay(hour - p.who.last_hour) + 1.0;
+        self.order.remove(&(p.who.last_hour, id));
+        self.order.insert((hour, id));
+        p.who.last_hour = hour;
+        new
+    }
+
+    /// Whether peers count what this principal learns.
+    pub fn told(&self, who: &Who, hour: u32) -> bool {
+        let since = self.clusters[who.cluster as usize].classes[who.class as usize].since.unwrap_or(hour);
+        hour.saturating_sub(who.first_hour) >= MATURE || hour.saturating_sub(since) < MATURE
+    }
+
+    /// Counts a day of a principal for the rate of newcomers.
+    pub fn count_day(&mut self, cluster: u32, class: Class, new: bool, hour: u32) {
+        let state = self.class(cluster, class);
+        let age = hour.saturating_sub(state.hour);
+        if state.hour == 0 {
+            state.hour = hour;
+        } else if age > 24 {
+            let left = decay(age);
+            (state.new, state.days, state.hour) = (state.new * left, state.days * left, hour);
+        }
+        state.new += f32::from(u8::from(new));
+        state.days += 1.0;
+    }
+
+    /// Probability that a principal of this class is new, once there is enough to tell.
+    pub fn newcomer(&self, cluster: u32, class: Class) -> Option<f32> {
+        let state = &self.clusters[cluster as usize].classes[class as usize];
+        (state.days > 20.0).then(|| (state.new.max(0.5) / state.days.max(1.0)).min(1.0))
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub fn len(&self) -> usize {
+        self.by_owner.len()
+    }
+
+    /// Everybody, by number.
+    pub fn ids(&self) -> impl Iterator<Item = (u32, &Principal)> {
+        (0..).zip(&self.list).filter_map(|(id, p)| Some((id, p.as_deref()?)))
+    }
+
+    /// Forgets whoever was not seen for longest; false where nobody is left.
+    pub fn evict(&mut self, words: &mut Vocabulary) -> bool {
+        let Some((_, id)) = self.order.first().copied() else { return false };
+        self.evicted += 1;
+        self.remove(id, words)
+    }
+
+    /// Forgets a principal; false where there is none.
+    pub fn remove(&mut self, id: u32, words: &mut Vocabulary) -> bool {
+        let Some(p) = self.take(id) else { return false };
+        self.bytes -= PLACE_COST;
+        self.order.remove(&(p.who.last_hour, id));
+        self.by_owner.remove(&p.who.owner);
+        p.each(|table, value, told| forget_value(words, p.who.peers, table, value, told));
+        p.who.peers.iter().for_each(|peers| words.release(*peers));
+        self.free.push(id);
+        true
+    }
+
+    pub fn snapshot(&self) -> Stored {
+        let list = self.list.iter().map(|p| p.as_deref().map(principal::Stored::from)).collect();
+        Stored { list, free: self.free.clone(), clusters: self.clusters.clone(), evicted: self.evicted }
+    }
+
+    pub fn restore(stored: Stored) -> Self {
+        let list: Vec<_> = stored.list.into_iter().map(|p| p.map(|p| Box::new(Principal::from(p)))).collect();
+        let mut members =
+            Self { free: stored.free, clusters: stored.clusters, evicted: stored.evicted, ..Self::default() };
+        for (id, p) in (0..).zip(&list) {
+            let Some(p) = p.as_deref() else { continue };
+            members.bytes += p.bytes() + PLACE_COST;
+            members.order.insert((p.who.last_hour, id));
+            members.by_owner.insert(Arc::clone(&p.who.owner), id);
+        }
+        members.list = list;
+        members
+    }
+}
+
+/// Both peer groups count a value.
+pub(super) fn gain(words: &mut Vocabulary, [class, group]: [u32; 2], table: u32, value: u32) {
+    words.gain(class, table, value);
+    if group != class {
+        words.gain(group, table, value);
+    }
+}
+
+/// A principal no longer holds a value.
+pub(super) fn forget_value(words: &mut Vocabulary, [class, group]: [u32; 2], table: u32, value: u32, told: bool) {
+    if told {
+        words.lose(class, table, value);
+        if group != class {
+            words.lose(group, table, value);
+        }
+    }
+    words.release(value);
+    words.release(table);
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Stored {
+    list: Vec<Option<principal::Stored>>,
+    free: Vec<u32>,
+    clusters: Vec<Cluster>,
+    evicted: u64,
+}

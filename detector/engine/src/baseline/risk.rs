@@ -1,0 +1,255 @@
+//! Risk of one principal: evidence adds up, fades with a half-life of a day, and counts once a day.
+//!
+//! A one-sided sum (CUSUM) of the bits of the event scores, less what this principal's novelty is worth on an
+//! ordinary day; steps of an attack that follow each other weigh more. Findings of rules add fixed bits.
+
+use serde::{Deserialize, Serialize};
+
+use super::Dimension;
+use super::prior::Tactic;
+use crate::alert::Level;
+
+const HALF_LIFE_SECONDS: f32 = 24.0 * 3600.0;
+const DAY: i64 = 24 * 3_600_000_000;
+/// How long a step of an attack is remembered.
+const TACTICS_SPAN: i64 = 3 * DAY;
+/// Evidence remembered per principal, to count it once and to tell it.
+const MAX_CREDITS: usize = 48;
+/// Bits every observation pays before it can add risk.
+const KAPPA: f32 = 1.0;
+
+/// Evidence that was counted within the last day.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Credit {
+    pub dimension: Dimension,
+    pub context: Box<str>,
+    pub value: Box<str>,
+    /// Engine time, microseconds.
+    pub at: i64,
+    pub bits: f32,
+    pub audit_id: Box<str>,
+    /// What the reader is told of it.
+    pub text: Box<str>,
+}
+
+/// What was told of a principal and may be told again only when it grows.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Incident {
+    opened: i64,
+    bits: f32,
+    tactics: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Risk {
+    pub bits: f32,
+    at: i64,
+    /// Usual novelty of this principal, bits per observation.
+    level: f32,
+    samples: u32,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    credits: Vec<Credit>,
+    /// When each tactic was last seen, microseconds; 0: never.
+    tactics: [i64; Tactic::ALL.len()],
+    incident: Option<Incident>,
+}
+
+impl Risk {
+    /// `level`: usual novelty of the class.
+    pub fn new(now: i64, level: f32) -> Self {
+        let tactics = [0; Tactic::ALL.len()];
+        Self { bits: 0.0, at: now, level, samples: 0, credits: Vec::new(), tactics, incident: None }
+    }
+
+    /// Lets time pass.
+    fn fade(&mut self, now: i64) {
+        let seconds = (now - self.at).max(0) as f32 / 1e6;
+        if seconds > 0.0 {
+            self.bits *= (-seconds / HALF_LIFE_SECONDS).exp2();
+            self.at = now;
+            self.credits.retain(|c| now - c.at <= DAY);
+        }
+    }
+
+    /// Risk as it would be at `now`.
+    pub fn bits_at(&self, now: i64) -> f32 {
+        self.bits * (-((now - self.at).max(0) as f32 / 1e6) / HALF_LIFE_SECONDS).exp2()
+    }
+
+    /// Whether this evidence was counted within the last day.
+    pub fn credited(&self, dimension: Dimension, value: &str) -> bool {
+        self.credits.iter().any(|c| c.dimension == dimension && *c.value == *value)
+    }
+
+    pub fn credit(&mut self, credit: Credit) {
+        if self.credits.len() >= MAX_CREDITS {
+            let least = (0..self.credits.len()).min_by(|a, b| self.credits[*a].bits.total_cmp(&self.credits[*b].bits));
+            least.map(|at| self.credits.swap_remove(at));
+        }
+        self.credits.push(credit);
+    }
+
+    /// Adds what an observation's evidence, not counted before, sums up to.
+    pub fn add(&mut self, evidence: f32, tactic: Option<Tactic>, now: i64, class_level: &mut f32) {
+        let evidence = evidence.clamp(-4.0, 20.0);
+        let excess = evidence - (KAPPA + 2.0 * self.level);
+        let novelty = evidence.clamp(0.0, 6.0);
+        self.level += (novelty - self.level) * (1.0 / (self.samples as f32 + 50.0)).max(0.01);
+        self.samples = self.samples.saturating_add(1);
+        *class_level = *class_level * 0.999 + 0.001 * novelty;
+        let mut more = excess.max(-0.5);
+        if excess > 0.0 {
+            if let Some(tactic) = tactic.filter(|_| evidence > 2.0) {
+                self.tactics[tactic as usize] = now;
+            }
+            more *= self.progression(now);
+        }
+        self.bits = (self.bits + more).max(0.0);
+    }
+
+    /// Adds what a burst has gained. It pays nothing: bursts have paid for their looks, and a long one comes in
+    /// small steps.
+    pub fn add_burst(&mut self, bits: f32, now: i64) {
+        self.bits += bits * self.progression(now);
+    }
+
+    /// Adds the bits of a rule's finding.
+    pub fn add_rule(&mut self, bits: f32, tactics: impl Iterator<Item = Tactic>, now: i64) {
+        self.fade(now);
+        tactics.for_each(|t| self.tactics[t as usize] = now);
+        self.bits += bits * self.progression(now);
+    }
+
+    pub fn pass(&mut self, now: i64) {
+        self.fade(now);
+    }
+
+    fn progression(&self, now: i64) -> f32 {
+        1.0 + 0.25 * (self.tactics(now).count() as f32 - 1.0).max(0.0)
+    }
+
+    /// Steps of an attack seen within three days.
+    pub fn tactics(&self, now: i64) -> impl Iterator<Item = Tactic> {
+        Tactic::ALL.into_iter().filter(move |t| {
+            let at = self.tactics[*t as usize];
+            at > 0 && now - at < TACTICS_SPAN
+        })
+    }
+
+    /// Whether to tell of `bits` now: nothing was told today, or it has grown by six bits or a tactic. What is left
+    /// of yesterday's risk is no news: it needs evidence of today, `fresh` of itself or three bits of it.
+    pub fn opens(&mut self, bits: f32, fresh: bool, now: i64) -> bool {
+        let tactics = self.tactics(now).fold(0, |set, t| set | 1 << t as u32);
+        let left = |i: &Incident| i.bits * (-((now - i.opened) as f32 / 1e6) / HALF_LIFE_SECONDS).exp2();
+        let open = self.incident.filter(|i| now - i.opened < DAY);
+        let grown = match (&open, &self.incident) {
+            (Some(i), _) => bits >= i.bits + 6.0 || tactics & !i.tactics != 0,
+            (None, Some(old)) => fresh || bits >= left(old) + 3.0,
+            (None, None) => true,
+        };
+        if grown {
+            let opened = open.map_or(now, |i| i.opened);
+            self.incident = Some(Incident { opened, bits, tactics });
+        }
+        grown
+    }
+
+    /// The evidence of the last day, the heaviest first.
+    pub fn story(&self) -> Vec<&Credit> {
+        let mut credits: Vec<&Credit> = self.credits.iter().collect();
+        credits.sort_by(|a, b| b.bits.total_cmp(&a.bits).then(a.at.cmp(&b.at)).then(a.value.cmp(&b.value)));
+        credits
+    }
+
+    pub fn bytes(&self) -> usize {
+        let texts: usize = self.credits.iter().map(|c| c.value.len() + c.audit_id.len() + c.text.len()).sum();
+        self.credits.capacity() * size_of::<Credit>() + texts
+    }
+}
+
+/// Bits a finding of a rule is worth.
+pub(super) fn rule_bits(level: Level) -> f32 {
+    match level {
+        Level::Informational => 0.0,
+        Level::Low => 2.0,
+        Level::Medium => 4.0,
+        Level::High => 8.0,
+        Level::Critical => 14.0,
+    }
+}
+
+/// Level of an alert about `bits` of risk.
+pub(super) fn risk_level(bits: f32) -> Level {
+    match bits {
+        b if b < 16.0 => Level::Low,
+        b if b < 24.0 => Level::Medium,
+        b if b <= 35.0 => Level::High,
+        _ => Level::Critical,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: i64 = DAY / 24;
+
+    #[test]
+    fn risk_fades_by_half_a_day_and_progression_weighs() {
+        let mut risk = Risk::new(1, 1.0);
+        risk.add_rule(4.0, [Tactic::Discovery].into_iter(), 1);
+        assert_eq!(risk.bits, 4.0);
+        assert!((risk.bits_at(1 + DAY) - 2.0).abs() < 1e-3);
+        risk.add_rule(4.0, [Tactic::Execution].into_iter(), 1 + DAY);
+        assert!((risk.bits - (2.0 + 5.0)).abs() < 1e-3, "a second step weighs a quarter more: {}", risk.bits);
+        risk.add_rule(0.0, [].into_iter(), 5 * DAY);
+        assert_eq!(risk.tactics(5 * DAY).count(), 0);
+    }
+
+    #[test]
+    fn ordinary_novelty_adds_nothing_and_innocence_takes_little_away() {
+        let mut risk = Risk::new(0, 1.0);
+        let mut class = 1.0;
+        risk.add(3.0, None, 0, &mut class);
+        assert_eq!(risk.bits, 0.0, "one bit and twice the usual are free");
+        risk.add(10.0, None, 0, &mut class);
+        let before = risk.bits;
+        assert!(before > 6.0);
+        risk.add(-40.0, None, 0, &mut class);
+        assert!((before - risk.bits - 0.5).abs() < 1e-6, "normal traffic cannot wash it away");
+    }
+
+    #[test]
+    fn an_incident_is_told_again_only_when_it_grows() {
+        let mut risk = Risk::new(1, 1.0);
+        assert!(risk.opens(10.0, false, 1) && !risk.opens(12.0, true, HOUR) && risk.opens(17.0, false, 2 * HOUR));
+        assert!(!risk.opens(17.0, false, 3 * HOUR));
+        risk.add_rule(1.0, [Tactic::Impact].into_iter(), 4 * HOUR);
+        assert!(risk.opens(17.0, false, 4 * HOUR), "a new step");
+        assert!(!risk.opens(9.0, false, 1 + DAY), "what is left of yesterday");
+        assert!(risk.opens(9.0, true, 1 + DAY), "another day, something new");
+    }
+
+    #[test]
+    fn evidence_counts_once_a_day() {
+        let mut risk = Risk::new(0, 1.0);
+        let credit = |at: i64| Credit {
+            dimension: Dimension::Network,
+            context: "".into(),
+            value: "10.0.0.0/16".into(),
+            at,
+            bits: 3.0,
+            audit_id: "a".into(),
+            text: "t".into(),
+        };
+        risk.credit(credit(0));
+        risk.pass(DAY);
+        assert!(risk.credited(Dimension::Network, "10.0.0.0/16") && !risk.credited(Dimension::Client, "10.0.0.0/16"));
+        risk.pass(DAY + 1);
+        assert!(!risk.credited(Dimension::Network, "10.0.0.0/16"));
+        for i in 0..100 {
+            risk.credit(credit(DAY + i));
+        }
+        assert_eq!(risk.story().len(), MAX_CREDITS);
+    }
+}
