@@ -14,4 +14,5 @@ pub mod output;
 pub mod pipeline;
 pub mod ruleset;
 pub mod source;
+pub mod space;
 pub mod store;

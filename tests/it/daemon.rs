@@ -144,7 +144,7 @@ impl Daemon {
     pub fn prepare(dir: &Path, extra: &str) -> Self {
         let (webhook, admin) = (free_port(), free_port());
         let config = format!(
-            "dataDir: {dir}/data\nadmin: {{ listen: 127.0.0.1:{admin} }}\nsources:\n  webhook:\n    listen: 127.0.0.1:{webhook}\n    \
+            "dataDir: {dir}/data\ndisk: {{ minFree: 1MiB, reserve: 1MiB }}\nadmin: {{ listen: 127.0.0.1:{admin} }}\nsources:\n  webhook:\n    listen: 127.0.0.1:{webhook}\n    \
              insecureLoopback: true\noutputs:\n  - {{ name: out, type: file, path: {dir}/alerts.ndjson, minLevel: informational }}\n{extra}",
             dir = dir.display()
         );

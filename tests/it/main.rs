@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod daemon;
+mod formats;
 mod grafana;
+mod guarantees;
 mod hostile;
 mod kafka;
 mod outputs;

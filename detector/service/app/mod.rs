@@ -1,6 +1,8 @@
 //! Wires the parts, watches them, and takes them down in order. Decides nothing about events.
 
 mod drain;
+mod room;
+mod scrub;
 mod watch;
 
 use std::os::unix::fs::DirBuilderExt;
@@ -28,10 +30,12 @@ use crate::pipeline::detect::{self, Detect, NewRules};
 use crate::pipeline::index::{self, Indexer};
 use crate::pipeline::intake::Intake;
 use crate::pipeline::positions::Positions;
+use crate::pipeline::selfalert::SelfAlerts;
 use crate::pipeline::snapshot;
 use crate::ruleset::Selection;
 use crate::source::webhook::{Reload, Timing, Webhook};
 use crate::source::{file, kafka};
+use crate::space::Space;
 
 /// Runs the service until it is told to stop.
 ///
@@ -58,6 +62,8 @@ struct App {
     alerts: Journal,
     metrics: Arc<Metrics>,
     readiness: Arc<Readiness>,
+    own: SelfAlerts,
+    space: Arc<Space>,
     detect: Arc<detect::Progress>,
     index: Arc<index::Progress>,
     new_rules: NewRules,
@@ -124,16 +130,20 @@ impl App {
         let rules = selection(&config).load()?;
         let metrics = Arc::new(Metrics::new(clusters(&config)));
         announce(&metrics, &rules);
-        let readiness = Arc::new(Readiness::new(["journal", "engine", "listeners"]));
+        let readiness = Arc::new(Readiness::new(["journal", "disk", "engine", "listeners"]));
         let events = open_journal(&data.join("journal"), "event")?;
         let alerts = open_journal(&data.join("alerts"), "alert")?;
         let positions = positions(&data, &events)?;
+        let own = SelfAlerts::new(alerts.clone(), Arc::clone(&metrics));
+        let space = Arc::new(Space::new(&data, config.disk.clone()));
         let mut app = Self {
             base,
             events,
             alerts,
             metrics,
             readiness,
+            own,
+            space,
             detect: Arc::default(),
             index: Arc::default(),
             new_rules: NewRules::default(),
@@ -153,8 +163,11 @@ impl App {
         app.readiness.ready("journal");
         app.start_threads(rules)?;
         app.start_outputs().await?;
+        // After the outputs, which begin with the next alert, and before anything is taken in.
+        app.look_at_the_room().await;
         app.start_sources(&positions).await?;
         app.readiness.ready("listeners");
+        app.start_scrub().await;
         tracing::info!(data = %app.config.data_dir.display(), "lapwing {} is running", env!("CARGO_PKG_VERSION"));
         Ok(app)
     }
@@ -179,6 +192,8 @@ impl App {
             options,
             progress: Arc::clone(&self.detect),
             metrics: Arc::clone(&self.metrics),
+            own: self.own.clone(),
+            space: Arc::clone(&self.space),
             new_rules: Arc::clone(&self.new_rules),
         };
         let indexer = Indexer {
@@ -188,6 +203,7 @@ impl App {
             max_age: Some(self.config.retention.max_age.get()),
             progress: Arc::clone(&self.index),
             metrics: Arc::clone(&self.metrics),
+            space: Arc::clone(&self.space),
         };
         self.thread("engine", move || detect.run())?;
         self.thread("indexer", move || {
@@ -213,7 +229,7 @@ impl App {
         let mut workers = self.outputs.lock().await;
         for config in &self.config.outputs {
             let output = Output::new(config)?;
-            let queue = Queue::open(&self.config.data_dir, config.name(), &self.alerts)?;
+            let queue = Queue::open(&self.config.data_dir, config.name(), &self.alerts, self.own.clone())?;
             if let Ok(mut passed) = self.passed.lock() {
                 passed.push((config.name().to_owned(), queue.passed()));
             }
@@ -225,7 +241,7 @@ impl App {
     }
 
     async fn start_sources(&mut self, positions: &Positions) -> anyhow::Result<()> {
-        let intake = Intake::new(self.events.clone(), Arc::clone(&self.metrics));
+        let intake = Intake::new(self.events.clone(), Arc::clone(&self.metrics), Arc::clone(&self.space));
         let stop = &self.sources_stop;
         let mut sources = self.sources.lock().await;
         if let Some(config) = self.config.sources.webhook.clone() {

@@ -3,6 +3,7 @@
 
 pub mod config;
 pub mod explain;
+pub mod journal;
 pub mod log;
 pub mod output;
 pub mod replay;
@@ -190,6 +191,7 @@ enum Command {
     Scan(scan::Args),
     Search(search::Args),
     Show(show::Args),
+    Journal(journal::Args),
     Output(output::Args),
     Rules(rules::Args),
     Config(config::Args),
@@ -262,6 +264,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             let args = show::Args { again: globals.again(), ..args };
             Ok(Exit::from_code(show::run(&args, &globals.data_dir()?)?))
         }
+        Command::Journal(args) => Ok(Exit::from_code(journal::run(&args, &globals.data_dir()?)?)),
         Command::Output(args) => run_output(args, &globals),
         Command::Rules(args) => rules::run(args, &globals),
         Command::Config(args) => config::run(args, &globals),

@@ -20,7 +20,7 @@ use lapwing_engine::alert::Level;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use parts::{file, kafka, output, webhook};
+pub use parts::{file, kafka, output, space, webhook};
 pub use problem::{ConfigError, Place, Problem, Problems};
 use tree::Node;
 pub use units::{ByteSize, HumanDuration};
@@ -42,6 +42,8 @@ pub struct Config {
     pub alerts: Alerts,
     /// How long events are kept.
     pub retention: Retention,
+    /// What happens when the disk fills up.
+    pub disk: space::Config,
     /// Where alerts go.
     pub outputs: Vec<output::Config>,
 }
@@ -55,6 +57,7 @@ impl Default for Config {
             rules: Rules::default(),
             alerts: Alerts::default(),
             retention: Retention::default(),
+            disk: space::Config::default(),
             outputs: Vec::new(),
         }
     }
@@ -124,13 +127,19 @@ impl Default for Alerts {
 pub struct Retention {
     /// Events older than this are removed.
     pub max_age: HumanDuration,
-    /// The event journal stays below this. The index comes on top, about as large again.
+    /// Event journal and index together stay below this; what is not judged yet is kept all the same.
     pub max_size: ByteSize,
+    /// The alert journal stays below this. What an output has still to deliver is kept all the same.
+    pub alerts_max_size: ByteSize,
 }
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { max_age: HumanDuration::from_secs(30 * 86_400), max_size: ByteSize::gib(20) }
+        Self {
+            max_age: HumanDuration::from_secs(30 * 86_400),
+            max_size: ByteSize::gib(20),
+            alerts_max_size: ByteSize::gib(1),
+        }
     }
 }
 

@@ -14,3 +14,4 @@ pub fn problems(config: &super::Config) -> Vec<(String, String)> {
 
 pub use crate::output;
 pub use crate::source::{file, kafka, webhook};
+pub use crate::space;

@@ -97,6 +97,14 @@ pub struct Metrics {
     pub journal_fsync: Histogram,
     /// Damaged places met while reading the journal.
     pub journal_damage: IntCounter,
+    /// Files of the journals that were read again and checked.
+    pub journal_scrubbed: IntCounter,
+    pub alert_journal_bytes: IntGauge,
+    pub index_bytes: IntGauge,
+    /// Free bytes where the data directory is.
+    pub disk_free_bytes: IntGauge,
+    /// 0 plenty, 1 low, 2 the index waits, 3 nothing is taken in.
+    pub disk_level: IntGauge,
     /// Journal records the engine has still to read.
     pub engine_lag: IntGauge,
     /// Journal records the indexer has still to read.
@@ -256,6 +264,19 @@ impl Metrics {
                 vec![0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0],
             )?,
             journal_damage: counter(&r, "journal_damage_total", "Damaged places met while reading the journal.")?,
+            journal_scrubbed: counter(
+                &r,
+                "journal_scrubbed_files_total",
+                "Files of the journals read again and checked.",
+            )?,
+            alert_journal_bytes: gauge(&r, "alert_journal_bytes", "Bytes of the alert journal on disk.")?,
+            index_bytes: gauge(&r, "index_bytes", "Bytes of the index on disk.")?,
+            disk_free_bytes: gauge(&r, "disk_free_bytes", "Free bytes where the data directory is.")?,
+            disk_level: gauge(
+                &r,
+                "disk_level",
+                "Room on the disk: 0 plenty, 1 low, 2 the index waits, 3 nothing is taken in.",
+            )?,
             engine_lag: gauge(&r, "engine_lag_records", "Journal records the engine has still to read.")?,
             index_lag: gauge(&r, "index_lag_records", "Journal records the indexer has still to read.")?,
             index_docs: gauge(&r, "index_docs", "Documents in the index.")?,

@@ -16,8 +16,9 @@ use lapwing_engine::facts::Facts;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{alert_record, event_record, now_micros};
-use crate::journal::{Journal, Lsn, Reader, Record};
+use crate::journal::{Journal, Lsn, ReadError, Reader, Record};
 use crate::metrics::Metrics;
+use crate::space::{Level, Space};
 use crate::store::{EventDoc, Index, Opened, Progress as Stored, RejectDoc, Writer};
 
 /// Documents that may wait for a commit.
@@ -49,6 +50,7 @@ pub struct Indexer {
     pub max_age: Option<Duration>,
     pub progress: Arc<Progress>,
     pub metrics: Arc<Metrics>,
+    pub space: Arc<Space>,
 }
 
 struct Run<'a> {
@@ -59,6 +61,8 @@ struct Run<'a> {
     seen: Seen,
     committed: Instant,
     cleaned: Option<Instant>,
+    /// First record of the event journal when the index was cleaned.
+    first: u64,
 }
 
 impl Indexer {
@@ -98,10 +102,15 @@ impl Indexer {
             seen: Seen::default(),
             committed: Instant::now(),
             cleaned: None,
+            first: 1,
         };
         let mut events = self.events.reader(Lsn(progress.journal_lsn));
         let mut alerts = self.alerts.reader(Lsn(progress.alert_lsn));
         loop {
+            if self.space.level() >= Level::NoIndex && !self.stopping() {
+                std::thread::park_timeout(WAIT);
+                continue;
+            }
             let busy = run.read(&mut events, &mut alerts)?;
             run.clean()?;
             if self.stopping() && !busy {
@@ -127,8 +136,10 @@ impl Run<'_> {
         }
         if let Some(record) = next(alerts) {
             if record.kind == alert_record::ALERT {
-                let alert: Alert = serde_json::from_slice(&record.payload)?;
-                self.writer.add_alert(&alert, record.lsn.0)?;
+                match serde_json::from_slice::<Alert>(&record.payload) {
+                    Ok(alert) => self.writer.add_alert(&alert, record.lsn.0)?,
+                    Err(error) => tracing::error!(lsn = record.lsn.0, %error, "alert cannot be read"),
+                }
             }
             self.progress.alert_lsn = record.lsn.0;
             busy = true;
@@ -215,8 +226,13 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Forgets what is older than retention allows, now and then.
+    /// Forgets what is older than retention allows, now and then, and what points to records that are gone.
     fn clean(&mut self) -> anyhow::Result<()> {
+        let first = self.at.events.stat().first.0;
+        if first > self.first {
+            self.writer.delete_records_before(first)?;
+            self.first = first;
+        }
         let Some(max_age) = self.at.max_age else { return Ok(()) };
         if self.cleaned.is_some_and(|at| at.elapsed() < RETENTION_EVERY) {
             return Ok(());
@@ -231,12 +247,19 @@ fn path(uri: &str) -> &str {
     uri.split('?').next().unwrap_or_default()
 }
 
-/// The next record; damage is told and passed over.
+/// The next record; damage is told and passed over, and what cannot be read now is read later.
 fn next(reader: &mut Reader) -> Option<Record> {
     loop {
         match reader.next() {
             Ok(record) => return record,
-            Err(error) => tracing::error!(%error, "journal is damaged here; what is in it cannot be indexed"),
+            Err(error @ ReadError::Lost { .. }) => {
+                tracing::error!(%error, "journal is damaged here; what is in it cannot be indexed");
+            }
+            Err(error) => {
+                tracing::error!(%error, "journal cannot be read now; the index waits");
+                std::thread::park_timeout(WAIT);
+                return None;
+            }
         }
     }
 }

@@ -3,11 +3,13 @@
 //! Both the engine and the indexer read the journal and nothing else, so that live, restart and replay
 //! run the same code. Neither touches a socket.
 
+pub mod damage;
 pub mod deliver;
 pub mod detect;
 pub mod index;
 pub mod intake;
 pub mod positions;
+pub mod selfalert;
 pub mod snapshot;
 
 /// Record kinds of the event journal.
