@@ -114,3 +114,30 @@ fn damage_to_stored_events_is_told_and_costs_only_itself() {
     }
     assert!(daemon.stop().success());
 }
+
+#[test]
+fn what_is_delivered_again_after_a_restart_is_found_once_and_reused_audit_ids_are_told() {
+    let mut daemon = Daemon::start("");
+    let body = exec_batch();
+    assert_eq!(daemon.post(&body).expect("an answer").0, 200);
+    let found = |daemon: &Daemon| {
+        let query = ["search", "--data-dir", &daemon.data_dir(), "--output", "ndjson", "kind:event"];
+        ndjson(&stdout(&lapwing(&query))).len()
+    };
+    let events = until("the index", || Some(found(&daemon)).filter(|n| *n > 0));
+    assert!(daemon.stop().success());
+    // The sender saw no answer: it sends the same to the process that comes after.
+    daemon.run();
+    assert_eq!(daemon.post(&body).expect("an answer").0, 200);
+    until("the duplicates", || (daemon.metric("lapwing_duplicates_total") == events as f64).then_some(()));
+    assert_eq!(daemon.metric("lapwing_audit_ids_reused_total"), 0.0);
+
+    let other = String::from_utf8(body).expect("text").replace("two-lists@", "mallory@");
+    assert_eq!(daemon.post(other.as_bytes()).expect("an answer").0, 200);
+    let told = until("an alert", || daemon.alerts().into_iter().find(|a| a["rule"]["id"] == "lapwing-audit-id-reused"));
+    assert!(told["summary"].as_str().is_some_and(|s| s.starts_with("mallory@")), "{told}");
+    let judged = |daemon: &Daemon| daemon.alerts().iter().any(|a| a["actor"].to_string().contains("mallory"));
+    until("an alert about mallory", || judged(&daemon).then_some(()));
+    assert!(daemon.stop().success());
+    assert_eq!(found(&daemon), 2 * events, "both are kept");
+}

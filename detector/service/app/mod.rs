@@ -204,6 +204,7 @@ impl App {
             progress: Arc::clone(&self.index),
             metrics: Arc::clone(&self.metrics),
             space: Arc::clone(&self.space),
+            own: self.own.clone(),
         };
         self.thread("engine", move || detect.run())?;
         self.thread("indexer", move || {

@@ -115,8 +115,6 @@ fn full(level: Level, free: u64) -> Notice {
         id: DISK,
         title: "The disk of Lapwing is filling up",
         level: severity,
-        cluster: String::new(),
-        subject: String::new(),
         summary: format!("{} MiB are free on the disk of dataDir: {what}", free >> 20),
         why: "What Lapwing cannot store it does not accept, and what an API server cannot deliver it drops. An attacker \
               may fill the disk to act unseen.",
@@ -125,6 +123,7 @@ fn full(level: Level, free: u64) -> Notice {
             "lower retention.maxSize to what the disk can hold",
             "look who sends so much: lapwing search --since 1h",
         ],
+        ..Notice::default()
     }
 }
 

@@ -81,6 +81,8 @@ pub struct Metrics {
     pub event_lag: Histogram,
     /// Events seen before and skipped.
     pub duplicates: IntCounter,
+    /// Audit ids that stood for a second request.
+    pub audit_ids_reused: IntCounter,
     /// Events whose bodies the API server cut away.
     pub truncated: IntCounter,
     pub rules_loaded: IntGauge,
@@ -250,6 +252,11 @@ impl Metrics {
                 vec![0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0],
             )?,
             duplicates: counter(&r, "duplicates_total", "Events seen before and skipped.")?,
+            audit_ids_reused: counter(
+                &r,
+                "audit_ids_reused_total",
+                "Events under an audit id that stood for another request.",
+            )?,
             truncated: counter(&r, "truncated_total", "Events whose bodies the API server cut away.")?,
             rules_loaded: gauge(&r, "rules_loaded", "Rules in use.")?,
             rules_reload_success: gauge(&r, "rules_last_reload_success", "1 when the last load was taken.")?,

@@ -10,7 +10,6 @@ pub fn notice(journal: &str, what: &str) -> Notice {
         id: "lapwing-journal-damaged",
         title: "Stored records are damaged or missing",
         level: Level::Critical,
-        cluster: String::new(),
         subject: journal.to_owned(),
         summary: format!("The {journal} journal lost what it had acknowledged: {what}"),
         why: "Events that were accepted cannot be judged or shown any more. Disks do this, and so do intruders who want \
@@ -20,5 +19,6 @@ pub fn notice(journal: &str, what: &str) -> Notice {
             "look at the disk and at who may write to dataDir",
             "restore dataDir from a backup if the records are needed",
         ],
+        ..Notice::default()
     }
 }

@@ -106,7 +106,6 @@ fn dead_letter(letter: &DeadLetter) -> Notice {
         id: "lapwing-dead-letter",
         title: "An alert could not be delivered",
         level: Level::High,
-        cluster: String::new(),
         subject: letter.output.clone(),
         summary: format!("Output {} gave up {what}: {}", letter.output, letter.reason),
         why: "Whoever reads that output does not know of this alert. Further dead letters of the same output are told \
@@ -115,5 +114,6 @@ fn dead_letter(letter: &DeadLetter) -> Notice {
             "lapwing output dead list shows them and the reasons",
             "repair the receiver or the output, then lapwing output dead retry NAME",
         ],
+        ..Notice::default()
     }
 }

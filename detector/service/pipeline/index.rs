@@ -3,18 +3,18 @@
 //! The store is derived. It may lag, it may be thrown away; an error here drops the writer, opens the
 //! index again and reads on from its last commit. Detection never waits for it.
 
-use std::collections::{HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use lapwing_engine::alert::Alert;
+use lapwing_engine::alert::{Alert, Level as Severity};
 use lapwing_engine::batch::{Batch, Item};
 use lapwing_engine::event::Event;
 use lapwing_engine::facts::Facts;
-use xxhash_rust::xxh3::xxh3_64;
 
+use super::identity::Identity;
+use super::selfalert::{Notice, SelfAlerts};
 use super::{alert_record, event_record, now_micros};
 use crate::journal::{Journal, Lsn, ReadError, Reader, Record};
 use crate::metrics::Metrics;
@@ -27,8 +27,10 @@ const COMMIT_EVERY: Duration = Duration::from_secs(2);
 const WAIT: Duration = Duration::from_millis(200);
 /// After an error of the index: how long to let it rest.
 const REST: Duration = Duration::from_secs(5);
-/// Events remembered so that a batch sent again is not found twice.
-const REMEMBERED: usize = 200_000;
+/// Journal records read again after a start, so that what is delivered again is known: minutes of one API server.
+const WARM_UP: u64 = 3000;
+/// Longest piece of a sender's text in an alert, in characters.
+const SHOWN: usize = 200;
 const RETENTION_EVERY: Duration = Duration::from_secs(600);
 
 /// Where the indexer is.
@@ -51,6 +53,7 @@ pub struct Indexer {
     pub progress: Arc<Progress>,
     pub metrics: Arc<Metrics>,
     pub space: Arc<Space>,
+    pub own: SelfAlerts,
 }
 
 struct Run<'a> {
@@ -58,7 +61,7 @@ struct Run<'a> {
     index: Index,
     writer: Writer,
     progress: Stored,
-    seen: Seen,
+    identity: Identity,
     committed: Instant,
     cleaned: Option<Instant>,
     /// First record of the event journal when the index was cleaned.
@@ -82,6 +85,26 @@ impl Indexer {
         }
     }
 
+    /// What the newest records up to `last` tell of events that may come again.
+    fn identity(&self, last: u64) -> Identity {
+        let mut identity = Identity::default();
+        let mut reader = self.events.reader(Lsn(last.saturating_sub(WARM_UP)));
+        while reader.position().0 < last && !self.stopping() {
+            let Some(record) = next(&mut reader) else { break };
+            let batch = (record.kind == event_record::BATCH).then(|| Batch::decode(&record.payload));
+            let Some(Ok(batch)) = batch else { continue };
+            for text in
+                batch.items.iter().filter_map(|item| if let Item::Event(text) = item { Some(text) } else { None })
+            {
+                identity.is_first(&batch.cluster, text);
+                if let Ok(event) = Event::parse(text) {
+                    identity.is_reused(&batch.cluster, &event);
+                }
+            }
+        }
+        identity
+    }
+
     fn stopping(&self) -> bool {
         self.progress.stop.load(Ordering::Acquire)
     }
@@ -99,7 +122,7 @@ impl Indexer {
             writer: index.writer()?,
             index,
             progress,
-            seen: Seen::default(),
+            identity: self.identity(progress.journal_lsn),
             committed: Instant::now(),
             cleaned: None,
             first: 1,
@@ -164,7 +187,7 @@ impl Run<'_> {
         for (index, item) in batch.items.iter().enumerate() {
             let index = index as u32;
             match item {
-                Item::Event(text) if self.seen.first(xxh3_64(text.as_bytes())) => {
+                Item::Event(text) if self.identity.is_first(&batch.cluster, text) => {
                     self.event(&batch, text, record.lsn.0, index)?;
                 }
                 Item::Event(_) => self.at.metrics.duplicates.inc(),
@@ -185,6 +208,10 @@ impl Run<'_> {
 
     fn event(&mut self, batch: &Batch, text: &str, lsn: u64, index: u32) -> anyhow::Result<()> {
         let Ok(event) = Event::parse(text) else { return Ok(()) };
+        if self.identity.is_reused(&batch.cluster, &event) {
+            self.at.metrics.audit_ids_reused.inc();
+            self.at.own.raise(&reused(&batch.cluster, &event))?;
+        }
         let facts = Facts::new(&event, text, &batch.cluster);
         let resource = if facts.resource.is_empty() { path(&event.request_uri) } else { facts.resource };
         let command = facts.exec().map_or("", |e| &e.command);
@@ -264,24 +291,27 @@ fn next(reader: &mut Reader) -> Option<Record> {
     }
 }
 
-/// Hashes of the newest events.
-#[derive(Default)]
-struct Seen {
-    set: HashSet<u64>,
-    order: VecDeque<u64>,
-}
-
-impl Seen {
-    fn first(&mut self, hash: u64) -> bool {
-        if !self.set.insert(hash) {
-            return false;
-        }
-        self.order.push_back(hash);
-        if self.order.len() > REMEMBERED
-            && let Some(old) = self.order.pop_front()
-        {
-            self.set.remove(&old);
-        }
-        true
+/// `user` gave a second request the audit id of another.
+fn reused(cluster: &str, event: &Event<'_>) -> Notice {
+    let cut = |text: &str| text.chars().take(SHOWN).collect::<String>();
+    let (user, id) = (cut(&event.user.username), cut(&event.audit_id));
+    Notice {
+        id: "lapwing-audit-id-reused",
+        title: "An audit id stands for two requests",
+        level: Severity::Medium,
+        cluster: cluster.to_owned(),
+        summary: format!(
+            "{user} sent {} {} under the audit id {id}, which stood for another request",
+            cut(&event.verb),
+            cut(&event.request_uri)
+        ),
+        subject: user,
+        audit_ids: vec![id],
+        why: "API servers make a new id for each request, unless the client sends one in the header Audit-ID. Whoever uses an id \
+              again may want to be taken for a repetition and dropped by what reads audit logs. Lapwing judges both.",
+        next_steps: &[
+            "lapwing show AUDIT-ID shows what was done under it",
+            "ask what the client is: ordinary ones do not send this header",
+        ],
     }
 }

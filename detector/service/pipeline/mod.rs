@@ -6,6 +6,7 @@
 pub mod damage;
 pub mod deliver;
 pub mod detect;
+mod identity;
 pub mod index;
 pub mod intake;
 pub mod positions;

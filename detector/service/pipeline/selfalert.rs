@@ -17,7 +17,7 @@ const AGAIN: Duration = Duration::from_secs(3600);
 const REMEMBERED: usize = 1000;
 
 /// What is to be told.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Notice {
     /// Stable, begins with `lapwing-`.
     pub id: &'static str,
@@ -28,6 +28,8 @@ pub struct Notice {
     /// What it is about, so that two of a kind are two alerts: an output, a journal.
     pub subject: String,
     pub summary: String,
+    /// Requests it rests on.
+    pub audit_ids: Vec<String>,
     pub why: &'static str,
     pub next_steps: &'static [&'static str],
 }
@@ -118,7 +120,7 @@ fn alert(notice: &Notice, now: chrono::DateTime<chrono::Utc>) -> Alert {
         why: notice.why.to_owned(),
         false_positives: Vec::new(),
         next_steps: notice.next_steps.iter().map(|step| (*step).to_owned()).collect(),
-        audit_ids: Vec::new(),
+        audit_ids: notice.audit_ids.clone(),
         evidence: Vec::new(),
     }
 }
@@ -136,8 +138,7 @@ mod tests {
             cluster: String::new(),
             subject: subject.to_owned(),
             summary: format!("about {subject}"),
-            why: "it matters",
-            next_steps: &["look"],
+            ..Notice::default()
         }
     }
 
