@@ -3,6 +3,7 @@
 
 pub mod app;
 pub mod cli;
+pub mod completeness;
 pub mod config;
 pub mod http;
 pub mod import;

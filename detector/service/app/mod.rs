@@ -17,6 +17,7 @@ use lapwing_engine::rule::set::RuleSet;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::completeness::Completeness;
 use crate::config::{Config, Loaded};
 use crate::http::{Admin, Readiness};
 use crate::input::{Limits, split};
@@ -25,6 +26,7 @@ use crate::metrics::Metrics;
 use crate::output::Output;
 use crate::output::metrics::Meter;
 use crate::output::worker::Worker;
+use crate::pipeline::arrivals::Arrivals;
 use crate::pipeline::deliver::Queue;
 use crate::pipeline::detect::{self, Detect, NewRules};
 use crate::pipeline::index::{self, Indexer};
@@ -64,6 +66,7 @@ struct App {
     readiness: Arc<Readiness>,
     own: SelfAlerts,
     space: Arc<Space>,
+    arrivals: Arc<Arrivals>,
     detect: Arc<detect::Progress>,
     index: Arc<index::Progress>,
     new_rules: NewRules,
@@ -144,6 +147,7 @@ impl App {
             readiness,
             own,
             space,
+            arrivals: Arc::default(),
             detect: Arc::default(),
             index: Arc::default(),
             new_rules: NewRules::default(),
@@ -168,6 +172,7 @@ impl App {
         app.start_sources(&positions).await?;
         app.readiness.ready("listeners");
         app.start_scrub().await;
+        app.start_completeness().await;
         tracing::info!(data = %app.config.data_dir.display(), "lapwing {} is running", env!("CARGO_PKG_VERSION"));
         Ok(app)
     }
@@ -205,6 +210,7 @@ impl App {
             metrics: Arc::clone(&self.metrics),
             space: Arc::clone(&self.space),
             own: self.own.clone(),
+            arrivals: Arc::clone(&self.arrivals),
         };
         self.thread("engine", move || detect.run())?;
         self.thread("indexer", move || {
@@ -226,6 +232,13 @@ impl App {
         Ok(())
     }
 
+    async fn start_completeness(&self) {
+        let (config, clusters) = (self.config.completeness.clone(), clusters(&self.config));
+        let (arrivals, metrics) = (Arc::clone(&self.arrivals), Arc::clone(&self.metrics));
+        let watch = Completeness::new(config, clusters, arrivals, self.own.clone(), metrics);
+        self.admin.lock().await.spawn(watch.run(self.admin_stop.clone()));
+    }
+
     async fn start_outputs(&self) -> anyhow::Result<()> {
         let mut workers = self.outputs.lock().await;
         for config in &self.config.outputs {
@@ -242,7 +255,9 @@ impl App {
     }
 
     async fn start_sources(&mut self, positions: &Positions) -> anyhow::Result<()> {
-        let intake = Intake::new(self.events.clone(), Arc::clone(&self.metrics), Arc::clone(&self.space));
+        let (metrics, space, arrivals) =
+            (Arc::clone(&self.metrics), Arc::clone(&self.space), Arc::clone(&self.arrivals));
+        let intake = Intake::new(self.events.clone(), metrics, space, arrivals);
         let stop = &self.sources_stop;
         let mut sources = self.sources.lock().await;
         if let Some(config) = self.config.sources.webhook.clone() {

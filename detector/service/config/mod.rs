@@ -20,7 +20,7 @@ use lapwing_engine::alert::Level;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use parts::{file, kafka, output, space, webhook};
+pub use parts::{completeness, file, kafka, output, space, webhook};
 pub use problem::{ConfigError, Place, Problem, Problems};
 use tree::Node;
 pub use units::{ByteSize, HumanDuration};
@@ -42,6 +42,8 @@ pub struct Config {
     pub alerts: Alerts,
     /// How long events are kept.
     pub retention: Retention,
+    /// Whether everything comes that should.
+    pub completeness: completeness::Config,
     /// What happens when the disk fills up.
     pub disk: space::Config,
     /// Where alerts go.
@@ -57,6 +59,7 @@ impl Default for Config {
             rules: Rules::default(),
             alerts: Alerts::default(),
             retention: Retention::default(),
+            completeness: completeness::Config::default(),
             disk: space::Config::default(),
             outputs: Vec::new(),
         }

@@ -68,6 +68,9 @@ pub struct Metrics {
     output_pending: IntGaugeVec,
     output_oldest: GaugeVec,
     output_dead: IntCounterVec,
+    cluster_silent: IntGaugeVec,
+    events_missing: IntGaugeVec,
+    audit_errors: IntCounterVec,
 
     /// Connections to the webhook, now.
     pub connections: IntGauge,
@@ -233,6 +236,23 @@ impl Metrics {
                 &["output"],
             )?,
             output_dead: counters(&r, "output_dead_letters_total", "Alerts an output gave up.", &["output"])?,
+            cluster_silent: keep(
+                &r,
+                IntGaugeVec::new(Opts::new("cluster_silent", "1 when no event came for too long."), &["cluster"])?,
+            )?,
+            events_missing: keep(
+                &r,
+                IntGaugeVec::new(
+                    Opts::new("audit_events_missing", "Events API servers recorded that have not come."),
+                    &["cluster"],
+                )?,
+            )?,
+            audit_errors: counters(
+                &r,
+                "apiserver_audit_errors_total",
+                "Events API servers say they could not deliver.",
+                &["cluster", "plugin"],
+            )?,
             connections: gauge(&r, "webhook_connections", "Connections to the webhook.")?,
             inflight_bytes: gauge(&r, "webhook_inflight_bytes", "Bytes of webhook bodies in memory.")?,
             webhook_reload_success: gauge(
@@ -345,6 +365,22 @@ impl Metrics {
     /// A new alert was opened.
     pub fn alert(&self, level: Level) {
         self.alerts.with_label_values(&[level.as_str()]).inc();
+    }
+
+    /// Whether a cluster sends nothing.
+    pub fn silent(&self, cluster: &str, silent: bool) {
+        self.cluster_silent.with_label_values(&[self.clusters.admit(cluster)]).set(i64::from(silent));
+    }
+
+    /// Events of a cluster that have not come.
+    pub fn missing(&self, cluster: &str, events: u64) {
+        let events = i64::try_from(events).unwrap_or(i64::MAX);
+        self.events_missing.with_label_values(&[self.clusters.admit(cluster)]).set(events);
+    }
+
+    /// Events an API server could not deliver. `plugin` is one of few.
+    pub fn audit_errors(&self, cluster: &str, plugin: &str, events: u64) {
+        self.audit_errors.with_label_values(&[self.clusters.admit(cluster), plugin]).inc_by(events);
     }
 
     /// A delivery of `alerts` alerts ended.

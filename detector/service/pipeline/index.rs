@@ -13,6 +13,7 @@ use lapwing_engine::batch::{Batch, Item};
 use lapwing_engine::event::Event;
 use lapwing_engine::facts::Facts;
 
+use super::arrivals::Arrivals;
 use super::identity::Identity;
 use super::selfalert::{Notice, SelfAlerts};
 use super::{alert_record, event_record, now_micros};
@@ -29,6 +30,8 @@ const WAIT: Duration = Duration::from_millis(200);
 const REST: Duration = Duration::from_secs(5);
 /// Journal records read again after a start, so that what is delivered again is known: minutes of one API server.
 const WARM_UP: u64 = 3000;
+/// An event may lie so far in the future before its clock is called wrong, microseconds.
+const MAX_AHEAD: i64 = 120_000_000;
 /// Longest piece of a sender's text in an alert, in characters.
 const SHOWN: usize = 200;
 const RETENTION_EVERY: Duration = Duration::from_secs(600);
@@ -54,6 +57,7 @@ pub struct Indexer {
     pub metrics: Arc<Metrics>,
     pub space: Arc<Space>,
     pub own: SelfAlerts,
+    pub arrivals: Arc<Arrivals>,
 }
 
 struct Run<'a> {
@@ -184,11 +188,13 @@ impl Run<'_> {
                 return Ok(());
             }
         };
+        let mut new = 0;
         for (index, item) in batch.items.iter().enumerate() {
             let index = index as u32;
             match item {
                 Item::Event(text) if self.identity.is_first(&batch.cluster, text) => {
                     self.event(&batch, text, record.lsn.0, index)?;
+                    new += 1;
                 }
                 Item::Event(_) => self.at.metrics.duplicates.inc(),
                 Item::Reject { reason, detail, excerpt } => {
@@ -203,6 +209,7 @@ impl Run<'_> {
                 }
             }
         }
+        self.at.arrivals.new_events(&batch.cluster, new);
         Ok(())
     }
 
@@ -211,6 +218,10 @@ impl Run<'_> {
         if self.identity.is_reused(&batch.cluster, &event) {
             self.at.metrics.audit_ids_reused.inc();
             self.at.own.raise(&reused(&batch.cluster, &event))?;
+        }
+        let ahead = event.time().unwrap_or_default().saturating_sub(batch.received);
+        if ahead > MAX_AHEAD {
+            self.at.own.raise(&clock_ahead(&batch.cluster, ahead))?;
         }
         let facts = Facts::new(&event, text, &batch.cluster);
         let resource = if facts.resource.is_empty() { path(&event.request_uri) } else { facts.resource };
@@ -313,5 +324,20 @@ fn reused(cluster: &str, event: &Event<'_>) -> Notice {
             "lapwing show AUDIT-ID shows what was done under it",
             "ask what the client is: ordinary ones do not send this header",
         ],
+    }
+}
+
+/// The clock of an API server and ours differ by `ahead` microseconds.
+fn clock_ahead(cluster: &str, ahead: i64) -> Notice {
+    Notice {
+        id: "lapwing-clock-skew",
+        title: "A clock is wrong",
+        level: Severity::Medium,
+        cluster: cluster.to_owned(),
+        summary: format!("An event of cluster {cluster} is {} seconds in the future", ahead / 1_000_000),
+        why: "Counts and sequences over time rest on the times API servers write. One that is wrong, or made so, moves events out \
+              of the window a rule looks at.",
+        next_steps: &["compare the clocks of the API servers and of this machine"],
+        ..Notice::default()
     }
 }

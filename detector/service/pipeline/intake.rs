@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use lapwing_engine::batch::{Batch, Item, Origin};
 
+use super::arrivals::Arrivals;
 use super::event_record;
 use crate::journal::{AppendError, Journal};
 use crate::metrics::Metrics;
@@ -16,6 +17,7 @@ pub struct Intake {
     journal: Journal,
     metrics: Arc<Metrics>,
     space: Arc<Space>,
+    arrivals: Arc<Arrivals>,
 }
 
 /// Why a batch was not stored, in words for its sender.
@@ -28,8 +30,8 @@ pub enum NotStored {
 }
 
 impl Intake {
-    pub fn new(journal: Journal, metrics: Arc<Metrics>, space: Arc<Space>) -> Self {
-        Self { journal, metrics, space }
+    pub fn new(journal: Journal, metrics: Arc<Metrics>, space: Arc<Space>, arrivals: Arc<Arrivals>) -> Self {
+        Self { journal, metrics, space, arrivals }
     }
 
     /// `Ok` once the batch is on disk, and only then. The error tells the sender why not.
@@ -37,7 +39,11 @@ impl Intake {
         if self.space.level() == Level::NoIntake {
             return Err(NotStored::NoRoom { free: self.space.free() });
         }
+        let has_events = batch.items.iter().any(|item| matches!(item, Item::Event(_)));
         self.journal.append(event_record::BATCH, batch.encode()).await?;
+        if has_events {
+            self.arrivals.came(&batch.cluster, batch.received);
+        }
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 //! Both the engine and the indexer read the journal and nothing else, so that live, restart and replay
 //! run the same code. Neither touches a socket.
 
+pub mod arrivals;
 pub mod damage;
 pub mod deliver;
 pub mod detect;
