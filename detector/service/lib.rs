@@ -3,6 +3,7 @@
 
 pub mod app;
 pub mod cli;
+pub mod completeness;
 pub mod config;
 pub mod http;
 pub mod import;
@@ -14,4 +15,5 @@ pub mod output;
 pub mod pipeline;
 pub mod ruleset;
 pub mod source;
+pub mod space;
 pub mod store;

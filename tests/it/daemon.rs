@@ -9,6 +9,11 @@ use std::time::{Duration, Instant};
 /// How long anything may take before a test gives up. Generous: these machines are shared.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The program under test: as built, or another that `LAPWING_BIN` names.
+fn program() -> PathBuf {
+    std::env::var_os("LAPWING_BIN").map_or_else(|| env!("CARGO_BIN_EXE_lapwing").into(), PathBuf::from)
+}
+
 /// Runs the program to its end.
 pub fn lapwing(args: &[&str]) -> Output {
     lapwing_with(args, b"")
@@ -16,7 +21,7 @@ pub fn lapwing(args: &[&str]) -> Output {
 
 /// Runs the program to its end with something on standard input.
 pub fn lapwing_with(args: &[&str], stdin: &[u8]) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_lapwing"))
+    let mut child = Command::new(program())
         .args(args)
         .env("NO_COLOR", "1")
         .stdin(Stdio::piped())
@@ -123,7 +128,9 @@ pub fn post(port: u16, path: &str, body: &[u8]) -> std::io::Result<(u16, String)
 
 /// `lapwing serve` with a plain webhook on loopback, an NDJSON file output and a data directory of its own.
 pub struct Daemon {
-    child: Option<Child>,
+    pub child: Option<Child>,
+    /// Environment of the process, beside what it inherits.
+    pub env: Vec<(String, String)>,
     pub dir: PathBuf,
     pub webhook: u16,
     pub admin: u16,
@@ -144,12 +151,12 @@ impl Daemon {
     pub fn prepare(dir: &Path, extra: &str) -> Self {
         let (webhook, admin) = (free_port(), free_port());
         let config = format!(
-            "dataDir: {dir}/data\nadmin: {{ listen: 127.0.0.1:{admin} }}\nsources:\n  webhook:\n    listen: 127.0.0.1:{webhook}\n    \
+            "dataDir: {dir}/data\ndisk: {{ minFree: 1MiB, reserve: 1MiB }}\nadmin: {{ listen: 127.0.0.1:{admin} }}\nsources:\n  webhook:\n    listen: 127.0.0.1:{webhook}\n    \
              insecureLoopback: true\noutputs:\n  - {{ name: out, type: file, path: {dir}/alerts.ndjson, minLevel: informational }}\n{extra}",
             dir = dir.display()
         );
         std::fs::write(dir.join("lapwing.yaml"), config).expect("written");
-        Self { child: None, dir: dir.to_owned(), webhook, admin, _owned: None }
+        Self { child: None, env: Vec::new(), dir: dir.to_owned(), webhook, admin, _owned: None }
     }
 
     pub fn config(&self) -> String {
@@ -168,8 +175,9 @@ impl Daemon {
 
     pub fn spawn(&mut self) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.join("log")).expect("a log");
-        let child = Command::new(env!("CARGO_BIN_EXE_lapwing"))
+        let child = Command::new(program())
             .args(["serve", "--config", &self.config()])
+            .envs(self.env.iter().cloned())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a handle"))
             .stderr(log)

@@ -4,7 +4,9 @@
 mod baseline;
 mod daemon;
 mod evasion;
+mod formats;
 mod grafana;
+mod guarantees;
 mod hostile;
 mod kafka;
 mod outputs;

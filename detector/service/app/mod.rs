@@ -1,6 +1,8 @@
 //! Wires the parts, watches them, and takes them down in order. Decides nothing about events.
 
 mod drain;
+mod room;
+mod scrub;
 mod watch;
 
 use std::os::unix::fs::DirBuilderExt;
@@ -15,6 +17,7 @@ use lapwing_engine::rule::set::RuleSet;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::completeness::Completeness;
 use crate::config::{Config, Loaded};
 use crate::http::{Admin, Readiness};
 use crate::input::{Limits, split};
@@ -23,15 +26,18 @@ use crate::metrics::Metrics;
 use crate::output::Output;
 use crate::output::metrics::Meter;
 use crate::output::worker::Worker;
+use crate::pipeline::arrivals::Arrivals;
 use crate::pipeline::deliver::Queue;
 use crate::pipeline::detect::{self, Detect, NewRules};
 use crate::pipeline::index::{self, Indexer};
 use crate::pipeline::intake::Intake;
 use crate::pipeline::positions::Positions;
+use crate::pipeline::selfalert::SelfAlerts;
 use crate::pipeline::snapshot;
 use crate::ruleset::Selection;
 use crate::source::webhook::{Reload, Timing, Webhook};
 use crate::source::{file, kafka};
+use crate::space::Space;
 
 /// Runs the service until it is told to stop.
 ///
@@ -58,6 +64,9 @@ struct App {
     alerts: Journal,
     metrics: Arc<Metrics>,
     readiness: Arc<Readiness>,
+    own: SelfAlerts,
+    space: Arc<Space>,
+    arrivals: Arc<Arrivals>,
     detect: Arc<detect::Progress>,
     index: Arc<index::Progress>,
     new_rules: NewRules,
@@ -126,16 +135,21 @@ impl App {
         let rules = selection(&config).load()?;
         let metrics = Arc::new(Metrics::new(clusters(&config)));
         announce(&metrics, &rules);
-        let readiness = Arc::new(Readiness::new(["journal", "engine", "listeners"]));
+        let readiness = Arc::new(Readiness::new(["journal", "disk", "engine", "listeners"]));
         let events = open_journal(&data.join("journal"), "event")?;
         let alerts = open_journal(&data.join("alerts"), "alert")?;
         let positions = positions(&data, &events)?;
+        let own = SelfAlerts::new(alerts.clone(), Arc::clone(&metrics));
+        let space = Arc::new(Space::new(&data, config.disk.clone()));
         let mut app = Self {
             base,
             events,
             alerts,
             metrics,
             readiness,
+            own,
+            space,
+            arrivals: Arc::default(),
             detect: Arc::default(),
             index: Arc::default(),
             new_rules: NewRules::default(),
@@ -155,8 +169,12 @@ impl App {
         app.readiness.ready("journal");
         app.start_threads(rules)?;
         app.start_outputs().await?;
+        // After the outputs, which begin with the next alert, and before anything is taken in.
+        app.look_at_the_room().await;
         app.start_sources(&positions).await?;
         app.readiness.ready("listeners");
+        app.start_scrub().await;
+        app.start_completeness().await;
         tracing::info!(data = %app.config.data_dir.display(), "lapwing {} is running", env!("CARGO_PKG_VERSION"));
         Ok(app)
     }
@@ -182,6 +200,8 @@ impl App {
             options,
             progress: Arc::clone(&self.detect),
             metrics: Arc::clone(&self.metrics),
+            own: self.own.clone(),
+            space: Arc::clone(&self.space),
             new_rules: Arc::clone(&self.new_rules),
         };
         let indexer = Indexer {
@@ -191,6 +211,9 @@ impl App {
             max_age: Some(self.config.retention.max_age.get()),
             progress: Arc::clone(&self.index),
             metrics: Arc::clone(&self.metrics),
+            space: Arc::clone(&self.space),
+            own: self.own.clone(),
+            arrivals: Arc::clone(&self.arrivals),
         };
         self.thread("engine", move || detect.run())?;
         self.thread("indexer", move || {
@@ -212,11 +235,18 @@ impl App {
         Ok(())
     }
 
+    async fn start_completeness(&self) {
+        let (config, clusters) = (self.config.completeness.clone(), clusters(&self.config));
+        let (arrivals, metrics) = (Arc::clone(&self.arrivals), Arc::clone(&self.metrics));
+        let watch = Completeness::new(config, clusters, arrivals, self.own.clone(), metrics);
+        self.admin.lock().await.spawn(watch.run(self.admin_stop.clone()));
+    }
+
     async fn start_outputs(&self) -> anyhow::Result<()> {
         let mut workers = self.outputs.lock().await;
         for config in &self.config.outputs {
             let output = Output::new(config)?;
-            let queue = Queue::open(&self.config.data_dir, config.name(), &self.alerts)?;
+            let queue = Queue::open(&self.config.data_dir, config.name(), &self.alerts, self.own.clone())?;
             if let Ok(mut passed) = self.passed.lock() {
                 passed.push((config.name().to_owned(), queue.passed()));
             }
@@ -228,7 +258,9 @@ impl App {
     }
 
     async fn start_sources(&mut self, positions: &Positions) -> anyhow::Result<()> {
-        let intake = Intake::new(self.events.clone(), Arc::clone(&self.metrics));
+        let (metrics, space, arrivals) =
+            (Arc::clone(&self.metrics), Arc::clone(&self.space), Arc::clone(&self.arrivals));
+        let intake = Intake::new(self.events.clone(), metrics, space, arrivals);
         let stop = &self.sources_stop;
         let mut sources = self.sources.lock().await;
         if let Some(config) = self.config.sources.webhook.clone() {

@@ -8,12 +8,9 @@ use anyhow::{Context, bail};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{App, announce, selection};
-use crate::journal::{self, Journal, Lsn};
 
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 const RETAIN_EVERY: Duration = Duration::from_secs(60);
-/// Alerts kept at most, delivered ones first to go.
-const ALERT_BYTES: u64 = 1 << 30;
 
 impl App {
     /// Until a signal or a failure.
@@ -73,6 +70,7 @@ impl App {
         } else {
             self.readiness.ready("journal");
         }
+        self.look_at_the_room().await;
         self.readiness.ready("engine");
         self.are_alive().await
     }
@@ -96,22 +94,6 @@ impl App {
         Ok(())
     }
 
-    /// Trims the journals to the configured age and size: events never beyond what is judged and indexed,
-    /// alerts never beyond what is indexed and every output has passed.
-    async fn retain(&self) {
-        let max_age = Some(self.config.retention.max_age.get());
-        let judged = self.detect.judged.load(Ordering::Acquire);
-        let events = judged.min(self.index.indexed.load(Ordering::Acquire));
-        let passed = self
-            .passed
-            .lock()
-            .map_or(0, |all| all.iter().map(|(_, p)| p.load(Ordering::Acquire)).min().unwrap_or(u64::MAX));
-        let alerts = passed.min(self.index.alerts_indexed.load(Ordering::Acquire));
-        let max_bytes = Some(self.config.retention.max_size.get());
-        trim("event", self.events.clone(), events, journal::Retention { max_age, max_bytes }).await;
-        trim("alert", self.alerts.clone(), alerts, journal::Retention { max_age, max_bytes: Some(ALERT_BYTES) }).await;
-    }
-
     /// Keeps the gauges true whenever somebody looks.
     pub(super) fn refresh_metrics(&self) {
         let (events, readiness) = (self.events.clone(), Arc::clone(&self.readiness));
@@ -122,6 +104,7 @@ impl App {
             let behind = |at: &AtomicU64| stat.last.0.saturating_sub(at.load(Ordering::Acquire)) as i64;
             m.journal_durable_lsn.set(stat.last.0 as i64);
             m.journal_bytes.set(stat.bytes as i64);
+            m.alert_journal_bytes.set(alerts.stat().bytes as i64);
             m.engine_lag.set(behind(&detect.judged));
             m.index_lag.set(behind(&index.indexed));
             m.ready.set(i64::from(readiness.report().ready));
@@ -129,16 +112,5 @@ impl App {
                 m.pending(output, alerts.durable().0.saturating_sub(at.load(Ordering::Acquire)));
             }
         });
-    }
-}
-
-async fn trim(what: &'static str, journal: Journal, keep_after: u64, retention: journal::Retention) {
-    let trimmed = tokio::task::spawn_blocking(move || journal.trim(Lsn(keep_after), retention)).await;
-    match trimmed {
-        Ok(Ok(t)) if t.segments > 0 => {
-            tracing::info!(journal = what, segments = t.segments, bytes = t.bytes, "journal trimmed");
-        }
-        Ok(Err(error)) => tracing::warn!(journal = what, %error, "journal could not be trimmed"),
-        _ => {}
     }
 }

@@ -5,6 +5,7 @@ pub mod alert;
 pub mod baseline;
 pub mod config;
 pub mod explain;
+pub mod journal;
 pub mod log;
 pub mod output;
 pub mod replay;
@@ -192,6 +193,7 @@ enum Command {
     Scan(scan::Args),
     Search(search::Args),
     Show(show::Args),
+    Journal(journal::Args),
     Output(output::Args),
     Rules(rules::Args),
     Baseline(baseline::Args),
@@ -266,6 +268,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
             let args = show::Args { again: globals.again(), ..args };
             Ok(Exit::from_code(show::run(&args, &globals.data_dir()?)?))
         }
+        Command::Journal(args) => Ok(Exit::from_code(journal::run(&args, &globals.data_dir()?)?)),
         Command::Output(args) => run_output(args, &globals),
         Command::Rules(args) => rules::run(args, &globals),
         Command::Alert(args) => alert::run(args, &globals),

@@ -1,6 +1,7 @@
 //! `lapwing output`: what is configured, whether it works, and what could not be delivered.
 
-use std::io::{BufRead, BufReader, IsTerminal, Write};
+use std::collections::HashSet;
+use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -8,8 +9,8 @@ use clap::Subcommand;
 use comfy_table::{Table, presets};
 use serde_json::json;
 
+use crate::output::dead::{DeadLetter, DeadLetters};
 use crate::output::encode::{json_line, terminal};
-use crate::output::worker::{DeadLetter, dead_letters};
 use crate::output::{Config, Failure, Output, sample};
 
 /// Try outputs and see what they could not deliver
@@ -19,6 +20,7 @@ use crate::output::{Config, Failure, Output, sample};
   lapwing output test soc             Send a marked test alert to the output `soc`
   lapwing output dead list            Alerts that were given up, and why
   lapwing output dead list soc | jq   The same for one output, as NDJSON
+  lapwing output dead retry soc       Send them again, once the receiver is repaired
 
 EXIT CODES
   0  good    1  the receiver did not take the alert, or there are dead letters    2  could not run")]
@@ -54,6 +56,38 @@ enum Dead {
         /// Only of this output
         name: Option<String>,
     },
+    /// Send dead letters again; what the receiver takes is taken off the list
+    ///
+    /// Works beside a running service. Oldest first; each is tried once.
+    #[command(after_long_help = "EXAMPLES
+  lapwing output dead retry soc
+  lapwing output dead retry soc 3f2c9a7e
+
+EXIT CODES
+  0  all were delivered    1  some are still dead    2  could not run")]
+    Retry {
+        /// Of this output
+        name: String,
+        /// Only these alerts, by the beginning of their ids
+        alerts: Vec<String>,
+    },
+    /// Take dead letters off the list without sending them
+    #[command(after_long_help = "EXAMPLES
+  lapwing output dead drop soc 3f2c9a7e
+  lapwing output dead drop soc --all
+
+EXIT CODES
+  0  done    1  there was no such dead letter    2  could not run")]
+    Drop {
+        /// Of this output
+        name: String,
+        /// These alerts, by the beginning of their ids
+        #[arg(required_unless_present = "all")]
+        alerts: Vec<String>,
+        /// Every dead letter of the output
+        #[arg(long, conflicts_with = "alerts")]
+        all: bool,
+    },
 }
 
 /// Runs the command; the number is the exit code.
@@ -69,6 +103,14 @@ pub async fn run(args: Args, configs: &[Config], data_dir: &Path) -> Result<u8> 
                 None => configs,
             };
             dead_list(chosen, data_dir, people, &mut out)
+        }
+        Command::Dead { command: Dead::Retry { name, alerts } } => {
+            retry(find(configs, &name)?, data_dir, &alerts, &mut out).await
+        }
+        Command::Dead { command: Dead::Drop { name, alerts, all: _ } } => {
+            let dropped = DeadLetters::of(data_dir, find(configs, &name)?.name()).remove(|l| is_meant(l, &alerts))?;
+            writeln!(out, "output `{name}`: {dropped} dropped")?;
+            Ok(u8::from(dropped == 0))
         }
     }
 }
@@ -105,6 +147,38 @@ async fn test(config: &Config, out: &mut impl Write) -> Result<u8> {
     Ok(1)
 }
 
+/// Whether a letter is one of `alerts`, given by the beginnings of their ids; none given: all are.
+fn is_meant(letter: &DeadLetter, alerts: &[String]) -> bool {
+    let id = letter.alert.as_ref().map_or("", |alert| alert.id.as_str());
+    alerts.is_empty() || alerts.iter().any(|start| !start.is_empty() && id.starts_with(start.as_str()))
+}
+
+async fn retry(config: &Config, data_dir: &Path, alerts: &[String], out: &mut impl Write) -> Result<u8> {
+    let (dead, mut output) = (DeadLetters::of(data_dir, config.name()), Output::new(config)?);
+    let (mut sent, mut left) = (HashSet::new(), 0);
+    for letter in dead.list()?.into_iter().filter(|letter| is_meant(letter, alerts)) {
+        let Some(alert) = &letter.alert else {
+            left += 1;
+            continue;
+        };
+        // An update of an alert has the id of the alert: the letter tells which of the two it was.
+        if !sent.insert((alert.id.clone(), letter.time)) {
+            continue;
+        }
+        match output.deliver(alert).await {
+            Ok(_) => {
+                dead.remove(|l| l == &letter).context("delivered, but still on the list")?;
+                writeln!(out, "{} delivered", alert.id)?;
+            }
+            Err(failure) => {
+                left += 1;
+                writeln!(out, "{} not delivered: {}", alert.id, terminal(&failure.to_string()))?;
+            }
+        }
+    }
+    Ok(u8::from(left > 0))
+}
+
 fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header);
@@ -114,7 +188,7 @@ fn table(header: &[&str]) -> Table {
 fn list(configs: &[Config], data_dir: &Path, people: bool, out: &mut impl Write) -> Result<u8> {
     let mut table = table(&["NAME", "TYPE", "MIN LEVEL", "DEAD LETTERS", "SENDS TO"]);
     for config in configs {
-        let dead = letters(data_dir, config.name())?.len();
+        let dead = DeadLetters::of(data_dir, config.name()).list()?.len();
         if people {
             let target = terminal(&config.target()).into_owned();
             table.add_row([config.name(), config.kind(), config.min_level().as_str(), &dead.to_string(), &target]);
@@ -134,7 +208,7 @@ fn dead_list(configs: &[Config], data_dir: &Path, people: bool, out: &mut impl W
     let mut table = table(&["TIME", "OUTPUT", "TRIES", "ALERT", "LEVEL", "RULE", "REASON"]);
     let mut any = false;
     for config in configs {
-        for letter in letters(data_dir, config.name())? {
+        for letter in DeadLetters::of(data_dir, config.name()).list()? {
             any = true;
             if people {
                 table.add_row(row(&letter));
@@ -163,28 +237,6 @@ fn row(letter: &DeadLetter) -> [String; 7] {
         shown(alert.map(|a| a.rule.title.as_str())),
         shown(Some(&letter.reason)),
     ]
-}
-
-/// The dead letters of the output `name`, oldest first. A line that cannot be read (a crash may have cut the
-/// last one) is skipped with a warning.
-fn letters(data_dir: &Path, name: &str) -> Result<Vec<DeadLetter>> {
-    let path = dead_letters(data_dir, name);
-    let file = match std::fs::File::open(&path) {
-        Ok(file) => BufReader::new(file),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(e).with_context(|| format!("cannot read `{}`", path.display())),
-    };
-    let mut found = Vec::new();
-    for (number, line) in file.lines().enumerate() {
-        let line = line.with_context(|| format!("cannot read `{}`", path.display()))?;
-        match serde_json::from_str(&line) {
-            Ok(letter) => found.push(letter),
-            Err(e) => {
-                tracing::warn!(line = number + 1, reason = %e, "skipped an unreadable line of `{}`", path.display());
-            }
-        }
-    }
-    Ok(found)
 }
 
 #[cfg(test)]
@@ -240,7 +292,7 @@ mod tests {
             alert: Some(Box::new(sample::alert())),
             unreadable: String::new(),
         };
-        let path = dead_letters(dir.path(), "archive");
+        let path = DeadLetters::of(dir.path(), "archive").path().to_owned();
         std::fs::write(&path, format!("{}\n{{\"half", json_line(&letter).unwrap())).unwrap();
         assert_eq!(dead_list(&configs, dir.path(), true, &mut out).unwrap(), 1);
         assert_eq!(list(&configs, dir.path(), true, &mut out).unwrap(), 0);
@@ -248,5 +300,37 @@ mod tests {
         assert!(text.contains("Shell opened in a pod") && text.contains("archive") && !text.contains('\x1b'), "{text}");
         dead_list(&configs, dir.path(), false, &mut out).unwrap();
         assert_eq!(serde_json::from_slice::<DeadLetter>(&out).unwrap(), letter);
+    }
+
+    #[tokio::test]
+    async fn dead_letters_are_sent_again_or_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("outputs")).unwrap();
+        let archive = &configs(dir.path())[1];
+        let broken =
+            Config::File(file::Config { name: "archive".into(), path: "/dev/full".into(), ..Default::default() });
+        let dead = DeadLetters::of(dir.path(), "archive");
+        let letter = |alert: Option<lapwing_engine::alert::Alert>| DeadLetter {
+            time: chrono::Utc::now(),
+            output: "archive".into(),
+            reason: "404".into(),
+            tries: 5,
+            alert: alert.map(Box::new),
+            unreadable: String::new(),
+        };
+        let (first, mut second) = (sample::alert(), sample::hostile("x"));
+        second.id = format!("other-{}", second.id);
+        [Some(first.clone()), Some(second), None].into_iter().for_each(|a| dead.append(&letter(a)).unwrap());
+        let mut out = Vec::new();
+        assert_eq!(retry(&broken, dir.path(), &[], &mut out).await.unwrap(), 1);
+        assert_eq!(dead.list().unwrap().len(), 3, "nothing is lost when it fails again");
+        assert_eq!(retry(archive, dir.path(), &[first.id[..6].to_owned()], &mut out).await.unwrap(), 0);
+        assert_eq!(dead.list().unwrap().len(), 2);
+        assert_eq!(retry(archive, dir.path(), &[], &mut out).await.unwrap(), 1, "no alert, nothing to send");
+        assert_eq!(dead.list().unwrap().len(), 1);
+        assert_eq!(std::fs::read_to_string(dir.path().join("a.ndjson")).unwrap().lines().count(), 2);
+        let none = vec!["nosuch".to_owned()];
+        assert_eq!(dead.remove(|l| is_meant(l, &none)).unwrap(), 0);
+        assert_eq!(dead.remove(|l| is_meant(l, &[])).unwrap(), 1);
     }
 }

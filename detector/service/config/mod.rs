@@ -22,7 +22,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::ruleset::DEFAULT_FILTERS;
-pub use parts::{file, kafka, output, webhook};
+pub use parts::{completeness, file, kafka, output, space, webhook};
 pub use problem::{ConfigError, Place, Problem, Problems};
 use tree::Node;
 pub use units::{ByteSize, HumanDuration};
@@ -46,6 +46,10 @@ pub struct Config {
     pub baseline: Baseline,
     /// How long events are kept.
     pub retention: Retention,
+    /// Whether everything comes that should.
+    pub completeness: completeness::Config,
+    /// What happens when the disk fills up.
+    pub disk: space::Config,
     /// Where alerts go.
     pub outputs: Vec<output::Config>,
 }
@@ -60,6 +64,8 @@ impl Default for Config {
             alerts: Alerts::default(),
             baseline: Baseline::default(),
             retention: Retention::default(),
+            completeness: completeness::Config::default(),
+            disk: space::Config::default(),
             outputs: Vec::new(),
         }
     }
@@ -175,13 +181,19 @@ impl Baseline {
 pub struct Retention {
     /// Events older than this are removed.
     pub max_age: HumanDuration,
-    /// The event journal stays below this. The index comes on top, about as large again.
+    /// Event journal and index together stay below this; what is not judged yet is kept all the same.
     pub max_size: ByteSize,
+    /// The alert journal stays below this. What an output has still to deliver is kept all the same.
+    pub alerts_max_size: ByteSize,
 }
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { max_age: HumanDuration::from_secs(30 * 86_400), max_size: ByteSize::gib(20) }
+        Self {
+            max_age: HumanDuration::from_secs(30 * 86_400),
+            max_size: ByteSize::gib(20),
+            alerts_max_size: ByteSize::gib(1),
+        }
     }
 }
 

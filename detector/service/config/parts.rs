@@ -9,8 +9,10 @@ pub fn problems(config: &super::Config) -> Vec<(String, String)> {
     let outputs = outputs.flat_map(|(i, c)| c.problems().into_iter().map(move |p| (format!("outputs[{i}]"), p)));
     let kafka = config.sources.kafka.iter().enumerate();
     let kafka = kafka.filter_map(|(i, k)| Some((format!("sources.kafka[{i}]"), k.client().err()?.to_string())));
-    webhook.chain(kafka).chain(outputs).collect()
+    webhook.chain(kafka).chain(outputs).chain(config.completeness.problems()).collect()
 }
 
+pub use crate::completeness;
 pub use crate::output;
 pub use crate::source::{file, kafka, webhook};
+pub use crate::space;

@@ -266,11 +266,17 @@ where
             result = connection.as_mut() => return if result.is_ok() { End::Done } else { End::Broken },
             _ = now.changed() => {}
             () = late => return stage.late(),
-            () = async { tokio::select! { () = drain.cancelled() => {} () = retired.cancelled() => {} } }, if !finishing => {
+            () = drain.cancelled(), if !finishing => {
                 // HTTP/2 would wait for the preface of a client that never said a word.
                 if stage == Stage::First {
                     return End::Done;
                 }
+                finishing = true;
+                finish(connection.as_mut());
+            }
+            // Who has just come with a good certificate has its first request on the way: cutting it off would cost the
+            // sender a try. It has the deadline of a first byte to arrive.
+            () = retired.cancelled(), if !finishing && stage != Stage::First => {
                 finishing = true;
                 finish(connection.as_mut());
             }

@@ -1,13 +1,13 @@
 //! A durable number: how far somebody has come. Two slots on pages of their own, written in turn, so that a torn
 //! write costs the newest value and never both. A value that is too old means doing something again, never skipping.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::Error;
-use super::disk::{private_file, sync_dir};
+use super::disk::{Disk, RealDisk, private_file};
 use super::segment::{PAGE, u32_at, u64_at};
 
 const MAGIC: &[u8; 8] = b"LAPWCURS";
@@ -16,6 +16,7 @@ const SLOT: usize = 32;
 
 /// magic 8 | format 4 | seq 8 | value 8 | crc32 4, at offset 0 and at 4096.
 pub struct CursorFile {
+    disk: Box<dyn Disk>,
     path: PathBuf,
     file: File,
     seq: u64,
@@ -26,22 +27,27 @@ pub struct CursorFile {
 impl CursorFile {
     /// Opens or creates (with value 0). Errors: `Io`, `Newer`, `Cursor` when neither slot is readable.
     pub fn open(path: &Path) -> Result<Self, Error> {
+        Self::open_on(path, Box::new(RealDisk))
+    }
+
+    pub(super) fn open_on(path: &Path, disk: Box<dyn Disk>) -> Result<Self, Error> {
         let io = |source| Error::Io { path: path.to_owned(), source };
         if !path.exists() {
-            create(path).map_err(io)?;
+            create(path, &*disk).map_err(io)?;
         }
         let file = private_file().truncate(false).open(path).map_err(io)?;
-        let mut slots = Vec::with_capacity(2);
-        for at in [0, PAGE] {
-            let mut bytes = [0; SLOT];
-            match file.read_exact_at(&mut bytes, at) {
-                Err(e) if e.kind() != io::ErrorKind::UnexpectedEof => return Err(io(e)),
-                _ => slots.push(decode(&bytes, path)?),
-            }
-        }
-        let repaired = slots.iter().any(Option::is_none);
-        let (seq, value) = slots.into_iter().flatten().max().ok_or_else(|| Error::Cursor { path: path.to_owned() })?;
-        Ok(Self { path: path.to_owned(), file, seq, value, repaired })
+        let [first, second] = slots(&file, path)?;
+        let (seq, value) = newer(first, second, path)?;
+        let repaired = first.is_none() || second.is_none();
+        Ok(Self { disk, path: path.to_owned(), file, seq, value, repaired })
+    }
+
+    /// The value in the file at `path`, without opening it for writing. Errors as [`CursorFile::open`], and `Io` when
+    /// there is none.
+    pub fn peek(path: &Path) -> Result<u64, Error> {
+        let file = File::open(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+        let [first, second] = slots(&file, path)?;
+        newer(first, second, path).map(|(_, value)| value)
     }
 
     pub fn get(&self) -> u64 {
@@ -60,23 +66,39 @@ impl CursorFile {
         }
         let seq = self.seq + 1;
         let written = self
-            .file
-            .write_all_at(&encode(seq, value), (seq % 2) * PAGE)
-            .and_then(|()| self.file.sync_data())
+            .disk
+            .write_at(&self.file, &encode(seq, value), (seq % 2) * PAGE)
+            .and_then(|()| self.disk.sync(&self.file))
             .map_err(|source| Error::Io { path: self.path.clone(), source });
         written.map(|()| (self.seq, self.value) = (seq, value))
     }
 }
 
 /// Under a temporary name first, so that a file under the real name always has both slots.
-fn create(path: &Path) -> io::Result<()> {
+fn create(path: &Path, disk: &dyn Disk) -> io::Result<()> {
     let draft = path.with_extension("cursor-new");
-    let file = private_file().truncate(true).open(&draft)?;
-    file.write_all_at(&encode(0, 0), 0)?;
-    file.write_all_at(&encode(1, 0), PAGE)?;
-    file.sync_all()?;
-    fs::rename(&draft, path)?;
-    path.parent().filter(|p| !p.as_os_str().is_empty()).map_or(Ok(()), sync_dir)
+    let file = disk.create(&draft)?;
+    disk.write_at(&file, &encode(0, 0), 0)?;
+    disk.write_at(&file, &encode(1, 0), PAGE)?;
+    disk.sync(&file)?;
+    disk.rename(&draft, path)?;
+    path.parent().filter(|p| !p.as_os_str().is_empty()).map_or(Ok(()), |dir| disk.sync_dir(dir))
+}
+
+/// seq and value of both slots, `None` for one that is damaged.
+fn slots(file: &File, path: &Path) -> Result<[Option<(u64, u64)>; 2], Error> {
+    let read = |at| {
+        let mut bytes = [0; SLOT];
+        match file.read_exact_at(&mut bytes, at) {
+            Err(e) if e.kind() != io::ErrorKind::UnexpectedEof => Err(Error::Io { path: path.to_owned(), source: e }),
+            _ => decode(&bytes, path),
+        }
+    };
+    Ok([read(0)?, read(PAGE)?])
+}
+
+fn newer(first: Option<(u64, u64)>, second: Option<(u64, u64)>, path: &Path) -> Result<(u64, u64), Error> {
+    first.max(second).ok_or_else(|| Error::Cursor { path: path.to_owned() })
 }
 
 fn encode(seq: u64, value: u64) -> [u8; SLOT] {

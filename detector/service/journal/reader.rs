@@ -5,13 +5,18 @@ use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::disk::{list_segments, segment_path};
 use super::queue::lock;
-use super::recover::Loss;
+use super::recover::{Loss, scan};
 use super::segment::{HEADER_LEN, Slot};
-use super::view::{Bound, Region, View, unpack};
-use super::{Error, Lsn, Record, Shared};
+use super::view::{Bound, Region, View, is_unreadable, unpack};
+use super::{Error, Lsn, Record, Shared, Stat};
+
+/// How often a place the disk cannot read is tried before the records in it count as lost, and the pause between.
+const READ_TRIES: usize = 5;
+const READ_PAUSE: Duration = Duration::from_millis(50);
 
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
@@ -24,6 +29,15 @@ pub enum ReadError {
     /// A segment of a newer format, or a similar reason not to touch it; the next call tries again.
     #[error(transparent)]
     Segment(#[from] Error),
+}
+
+impl ReadError {
+    fn is_unreadable(&self) -> bool {
+        match self {
+            Self::Io { source } | Self::Segment(Error::Io { source, .. }) => is_unreadable(source),
+            _ => false,
+        }
+    }
 }
 
 impl From<io::Error> for ReadError {
@@ -48,6 +62,22 @@ impl ReadOnly {
     /// Reads the records after `after`. A commit in writing is seen when it is complete in the file.
     pub fn reader(&self, after: Lsn) -> Reader {
         Reader::new(Source::Dir(self.dir.clone()), after)
+    }
+
+    /// Sizes and positions. Reads the last segment.
+    pub fn stat(&self) -> Result<Stat, Error> {
+        let segments = list_segments(&self.dir).map_err(|source| Error::Io { path: self.dir.clone(), source })?;
+        let last = match segments.last() {
+            None => 0,
+            Some((first, _)) => {
+                let path = segment_path(&self.dir, *first);
+                let scan = scan(&View::open(&path, true)?, Bound::Open);
+                scan.map_err(|source| Error::Io { path, source })?.next_lsn - 1
+            }
+        };
+        let first = segments.first().map_or(0, |(first, _)| *first);
+        let bytes = segments.iter().map(|(_, bytes)| bytes).sum();
+        Ok(Stat { segments: segments.len(), bytes, first: Lsn(first), last: Lsn(last), ..Stat::default() })
     }
 
     /// One record, found by segment name and block headers. `None`: not there yet, or no longer kept.
@@ -88,6 +118,8 @@ pub struct Reader {
     open: Option<Open>,
     ready: VecDeque<Slot>,
     bytes: Vec<u8>,
+    /// Read around what the disk cannot read, to the end of this segment.
+    salvage: bool,
 }
 
 struct Open {
@@ -110,7 +142,14 @@ enum Found {
 
 impl Reader {
     fn new(source: Source, after: Lsn) -> Self {
-        Self { source, want: after.0.saturating_add(1), open: None, ready: VecDeque::new(), bytes: Vec::new() }
+        Self {
+            source,
+            want: after.0.saturating_add(1),
+            open: None,
+            ready: VecDeque::new(),
+            bytes: Vec::new(),
+            salvage: false,
+        }
     }
 
     pub(super) fn live(shared: Arc<Shared>, after: Lsn) -> Self {
@@ -122,9 +161,22 @@ impl Reader {
         Lsn(self.want - 1)
     }
 
-    /// The next record; `None` when caught up. Errors: `Lost` once per range, then it goes on.
+    /// The next record; `None` when caught up. Errors: `Lost` once per range, then it goes on. A place the disk cannot
+    /// read is tried a few times (this blocks for a quarter of a second), then what is in it is `Lost` too.
     #[expect(clippy::should_implement_trait, reason = "None is not the end, it may be followed by more")]
     pub fn next(&mut self) -> Result<Option<Record>, ReadError> {
+        for _ in 0..READ_TRIES {
+            match self.step() {
+                Err(e) if e.is_unreadable() => std::thread::park_timeout(READ_PAUSE),
+                step => return step,
+            }
+        }
+        // Until the next segment: it is opened anew, and read around what cannot be read.
+        (self.salvage, self.open) = (true, None);
+        self.step()
+    }
+
+    fn step(&mut self) -> Result<Option<Record>, ReadError> {
         loop {
             match self.ready.pop_front() {
                 Some(Slot::Good { head, .. }) if head.lsn < self.want => {}
@@ -191,7 +243,7 @@ impl Reader {
         };
         match self.enter(first, bound) {
             Ok(()) => {}
-            Err(e) => return unreadable(e, bound),
+            Err(e) => return unopened(e, bound),
         }
         let Some(open) = self.open.as_mut() else { return Ok(Found::CaughtUp) };
         while let Some(region) = open.view.region(open.at, open.lsn, bound)? {
@@ -214,8 +266,8 @@ impl Reader {
             _ => false,
         };
         if !stays {
-            self.open = None;
-            self.open = Some(Open { first, view: View::open(&path)?, at: HEADER_LEN, lsn: first });
+            self.salvage &= self.open.take().is_none_or(|open| open.first == first);
+            self.open = Some(Open { first, view: View::open(&path, self.salvage)?, at: HEADER_LEN, lsn: first });
         }
         Ok(())
     }
@@ -229,7 +281,7 @@ impl Reader {
     }
 }
 
-fn unreadable(error: Error, bound: Bound) -> Result<Found, ReadError> {
+fn unopened(error: Error, bound: Bound) -> Result<Found, ReadError> {
     let missing = matches!(&error, Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound);
     match (&error, bound) {
         (Error::Header { .. }, Bound::Sealed(end)) => Ok(Found::Lost { to: end - 1, cause: Loss::Damaged }),

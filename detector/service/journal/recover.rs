@@ -47,7 +47,7 @@ pub struct Gap {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Loss {
-    /// The bytes are there, but are not what was written.
+    /// The bytes are there, but are not what was written, or the disk cannot read them.
     Damaged,
     /// The bytes (often the whole segment) are not there.
     Missing,
@@ -138,7 +138,7 @@ pub(super) fn recover(dir: &Path) -> Result<(Recovery, Resume), Error> {
     for (i, (first, bytes)) in segments.iter().copied().enumerate() {
         let next = segments.get(i + 1).map(|(first, _)| *first);
         let path = segment_path(dir, first);
-        let view = match View::open(&path) {
+        let view = match View::open(&path, false) {
             Ok(view) => view,
             Err(Error::Header { .. }) => {
                 let end = next.unwrap_or_else(|| beyond(first, bytes));

@@ -6,9 +6,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use super::segment::{
-    BLOCK_HEAD, BadHeader, Block, HEADER_LEN, Header, Keys, PAGE, RECORD_HEAD, RecordHead, Slot, ZSTD, slots,
-};
+use super::segment::{BLOCK_HEAD, BadHeader, Block, Header, Keys, PAGE, RECORD_HEAD, RecordHead, Slot, ZSTD, slots};
 use super::{Error, Lsn, Record};
 
 pub(super) struct View {
@@ -16,6 +14,8 @@ pub(super) struct View {
     pub header: Header,
     /// One of the two header pages is damaged; the other was good.
     pub header_copy_lost: bool,
+    /// Pages the disk cannot read count as damaged instead of being an error.
+    pub salvage: bool,
     keys: Keys,
 }
 
@@ -44,13 +44,13 @@ pub(super) struct Region {
 
 impl View {
     /// Errors: `Io`, `Header` when both header pages are damaged, `Newer`.
-    pub fn open(path: &Path) -> Result<Self, Error> {
+    pub fn open(path: &Path, salvage: bool) -> Result<Self, Error> {
         let io = |source| Error::Io { path: path.to_owned(), source };
         let file = File::open(path).map_err(io)?;
-        let mut pages = Vec::with_capacity(HEADER_LEN as usize);
+        let mut pages = Vec::with_capacity(2);
         for at in [0, PAGE] {
             let mut page = vec![0; PAGE as usize];
-            read_up_to(&file, &mut page, at).map_err(io)?;
+            read_up_to(&file, &mut page, at, salvage).map_err(io)?;
             pages.push(Header::decode(&page));
         }
         let header_copy_lost = pages.contains(&Err(BadHeader::Damaged));
@@ -58,7 +58,7 @@ impl View {
         match pages.into_iter().find_map(Result::ok) {
             Some(header) => {
                 let keys = Keys::new(&header.salt);
-                Ok(Self { file, header, header_copy_lost, keys })
+                Ok(Self { file, header, header_copy_lost, salvage, keys })
             }
             None => Err(newer.map_or_else(
                 || Error::Header { path: path.to_owned() },
@@ -103,7 +103,7 @@ impl View {
     /// Reads a region. `None`: this is a commit that was not finished, the log ends before it.
     pub fn read(&self, region: &Region, bound: Bound) -> io::Result<Option<(Vec<u8>, Vec<Slot>)>> {
         let mut bytes = vec![0; (region.end_at - region.at) as usize];
-        let got = read_up_to(&self.file, &mut bytes, region.at)?;
+        let got = read_up_to(&self.file, &mut bytes, region.at, self.salvage)?;
         bytes.truncate(got);
         let found = slots(&self.keys, &bytes, region.at, region.lsn, region.end);
         let torn = bound == Bound::Open
@@ -136,7 +136,7 @@ impl View {
             return Ok(None);
         }
         let mut head = [0; BLOCK_HEAD];
-        if read_up_to(&self.file, &mut head, at)? < head.len() {
+        if read_up_to(&self.file, &mut head, at, self.salvage)? < head.len() {
             return Ok(None);
         }
         Ok(Block::decode(&head, &self.keys, at).filter(|b| at + u64::from(b.len) <= len))
@@ -148,7 +148,7 @@ impl View {
         let mut at = from;
         while at + BLOCK_HEAD as u64 <= len {
             let mut head = [0; BLOCK_HEAD];
-            if read_up_to(&self.file, &mut head, at)? < head.len() {
+            if read_up_to(&self.file, &mut head, at, self.salvage)? < head.len() {
                 break;
             }
             if let Some(block) = Block::decode(&head, &self.keys, at).filter(&wanted) {
@@ -177,7 +177,7 @@ pub(super) fn hash_prefix(file: &File, len: u64) -> io::Result<[u8; 32]> {
     let mut at = 0;
     while at < len {
         let part = buffer.len().min((len - at) as usize);
-        let got = read_up_to(file, &mut buffer[..part], at)?;
+        let got = read_up_to(file, &mut buffer[..part], at, true)?;
         if got == 0 {
             break;
         }
@@ -194,7 +194,7 @@ pub(super) fn copy_range(file: &File, at: u64, len: u64, to: PathBuf) -> io::Res
     let mut done = 0;
     while done < len {
         let part = buffer.len().min((len - done) as usize);
-        let got = read_up_to(file, &mut buffer[..part], at + done)?;
+        let got = read_up_to(file, &mut buffer[..part], at + done, true)?;
         if got == 0 {
             break;
         }
@@ -205,16 +205,44 @@ pub(super) fn copy_range(file: &File, at: u64, len: u64, to: PathBuf) -> io::Res
     Ok(to)
 }
 
-/// Fills as much of `buffer` as the file has; returns how much that was.
-fn read_up_to(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+/// Fills as much of `buffer` as the file has; returns how much that was. With `salvage`, pages that the disk cannot
+/// read are zeros, which no checksum takes for data.
+fn read_up_to(file: &File, buffer: &mut [u8], at: u64, salvage: bool) -> io::Result<usize> {
     let mut got = 0;
     while got < buffer.len() {
-        match file.read_at(&mut buffer[got..], at + got as u64) {
+        let here = at + got as u64;
+        match read_at(file, &mut buffer[got..], here) {
             Ok(0) => break,
             Ok(n) => got += n,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) if salvage && is_unreadable(&e) => {
+                let page = (PAGE - here % PAGE) as usize;
+                let page = page.min(buffer.len() - got);
+                // One page at a time: its neighbours may be readable.
+                match read_at(file, &mut buffer[got..got + page], here) {
+                    Ok(0) => break,
+                    Ok(n) => got += n,
+                    Err(_) => {
+                        buffer[got..got + page].fill(0);
+                        got += page;
+                    }
+                }
+            }
             Err(e) => return Err(e),
         }
     }
     Ok(got)
+}
+
+/// The medium is at fault, not the way we asked.
+pub(super) fn is_unreadable(e: &io::Error) -> bool {
+    e.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+}
+
+fn read_at(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+    #[cfg(test)]
+    if super::tests::is_bad(at, buffer.len()) {
+        return Err(rustix::io::Errno::IO.into());
+    }
+    file.read_at(buffer, at)
 }

@@ -68,6 +68,9 @@ pub struct Metrics {
     output_pending: IntGaugeVec,
     output_oldest: GaugeVec,
     output_dead: IntCounterVec,
+    cluster_silent: IntGaugeVec,
+    events_missing: IntGaugeVec,
+    audit_errors: IntCounterVec,
 
     /// Connections to the webhook, now.
     pub connections: IntGauge,
@@ -81,6 +84,8 @@ pub struct Metrics {
     pub event_lag: Histogram,
     /// Events seen before and skipped.
     pub duplicates: IntCounter,
+    /// Audit ids that stood for a second request.
+    pub audit_ids_reused: IntCounter,
     /// Events whose bodies the API server cut away.
     pub truncated: IntCounter,
     pub rules_loaded: IntGauge,
@@ -102,6 +107,14 @@ pub struct Metrics {
     pub journal_fsync: Histogram,
     /// Damaged places met while reading the journal.
     pub journal_damage: IntCounter,
+    /// Files of the journals that were read again and checked.
+    pub journal_scrubbed: IntCounter,
+    pub alert_journal_bytes: IntGauge,
+    pub index_bytes: IntGauge,
+    /// Free bytes where the data directory is.
+    pub disk_free_bytes: IntGauge,
+    /// 0 plenty, 1 low, 2 the index waits, 3 nothing is taken in.
+    pub disk_level: IntGauge,
     /// Journal records the engine has still to read.
     pub engine_lag: IntGauge,
     /// Journal records the indexer has still to read.
@@ -228,6 +241,23 @@ impl Metrics {
                 &["output"],
             )?,
             output_dead: counters(&r, "output_dead_letters_total", "Alerts an output gave up.", &["output"])?,
+            cluster_silent: keep(
+                &r,
+                IntGaugeVec::new(Opts::new("cluster_silent", "1 when no event came for too long."), &["cluster"])?,
+            )?,
+            events_missing: keep(
+                &r,
+                IntGaugeVec::new(
+                    Opts::new("audit_events_missing", "Events API servers recorded that have not come."),
+                    &["cluster"],
+                )?,
+            )?,
+            audit_errors: counters(
+                &r,
+                "apiserver_audit_errors_total",
+                "Events API servers say they could not deliver.",
+                &["cluster", "plugin"],
+            )?,
             connections: gauge(&r, "webhook_connections", "Connections to the webhook.")?,
             inflight_bytes: gauge(&r, "webhook_inflight_bytes", "Bytes of webhook bodies in memory.")?,
             webhook_reload_success: gauge(
@@ -247,6 +277,11 @@ impl Metrics {
                 vec![0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0],
             )?,
             duplicates: counter(&r, "duplicates_total", "Events seen before and skipped.")?,
+            audit_ids_reused: counter(
+                &r,
+                "audit_ids_reused_total",
+                "Events under an audit id that stood for another request.",
+            )?,
             truncated: counter(&r, "truncated_total", "Events whose bodies the API server cut away.")?,
             rules_loaded: gauge(&r, "rules_loaded", "Rules in use.")?,
             rules_reload_success: gauge(&r, "rules_last_reload_success", "1 when the last load was taken.")?,
@@ -264,6 +299,19 @@ impl Metrics {
                 vec![0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0],
             )?,
             journal_damage: counter(&r, "journal_damage_total", "Damaged places met while reading the journal.")?,
+            journal_scrubbed: counter(
+                &r,
+                "journal_scrubbed_files_total",
+                "Files of the journals read again and checked.",
+            )?,
+            alert_journal_bytes: gauge(&r, "alert_journal_bytes", "Bytes of the alert journal on disk.")?,
+            index_bytes: gauge(&r, "index_bytes", "Bytes of the index on disk.")?,
+            disk_free_bytes: gauge(&r, "disk_free_bytes", "Free bytes where the data directory is.")?,
+            disk_level: gauge(
+                &r,
+                "disk_level",
+                "Room on the disk: 0 plenty, 1 low, 2 the index waits, 3 nothing is taken in.",
+            )?,
             engine_lag: gauge(&r, "engine_lag_records", "Journal records the engine has still to read.")?,
             index_lag: gauge(&r, "index_lag_records", "Journal records the indexer has still to read.")?,
             index_docs: gauge(&r, "index_docs", "Documents in the index.")?,
@@ -325,6 +373,22 @@ impl Metrics {
     /// A new alert was opened.
     pub fn alert(&self, level: Level) {
         self.alerts.with_label_values(&[level.as_str()]).inc();
+    }
+
+    /// Whether a cluster sends nothing.
+    pub fn silent(&self, cluster: &str, silent: bool) {
+        self.cluster_silent.with_label_values(&[self.clusters.admit(cluster)]).set(i64::from(silent));
+    }
+
+    /// Events of a cluster that have not come.
+    pub fn missing(&self, cluster: &str, events: u64) {
+        let events = i64::try_from(events).unwrap_or(i64::MAX);
+        self.events_missing.with_label_values(&[self.clusters.admit(cluster)]).set(events);
+    }
+
+    /// Events an API server could not deliver. `plugin` is one of few.
+    pub fn audit_errors(&self, cluster: &str, plugin: &str, events: u64) {
+        self.audit_errors.with_label_values(&[self.clusters.admit(cluster), plugin]).inc_by(events);
     }
 
     /// A delivery of `alerts` alerts ended.

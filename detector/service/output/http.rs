@@ -11,6 +11,8 @@ use super::{Failure, encode, net, tls};
 
 /// Longest answer read, in bytes.
 const MAX_ANSWER: usize = 64 * 1024;
+/// Longest body taken by [`Client::get`], in bytes.
+const MAX_GOT: usize = 64 << 20;
 /// Longest piece of an answer that is told to a person, in characters.
 const SHOWN_ANSWER: usize = 300;
 
@@ -70,6 +72,29 @@ impl Client {
         let answer = send(&client, url, headers, body).await.map_err(told)?;
         self.inner = Some(client);
         Ok(answer)
+    }
+
+    /// Gets `url` and gives `take` the body part by part, at most [`MAX_GOT`] of it. Any status but 2xx is a failure.
+    pub async fn get(&mut self, url: &Url, headers: HeaderMap, mut take: impl FnMut(&[u8])) -> Result<(), Failure> {
+        let client = match self.inner.take() {
+            Some(client) => client,
+            None => self.build()?,
+        };
+        check(url).map_err(Failure::retry)?;
+        let mut response = client.get(url.clone()).headers(headers).send().await.map_err(told)?;
+        if !response.status().is_success() {
+            return Err(Failure::retry(response.status()));
+        }
+        let mut got = 0;
+        while let Some(part) = response.chunk().await.map_err(told)? {
+            got += part.len();
+            if got > MAX_GOT {
+                return Err(Failure::retry(format_args!("the answer is larger than {MAX_GOT} bytes")));
+            }
+            take(&part);
+        }
+        self.inner = Some(client);
+        Ok(())
     }
 
     fn build(&self) -> Result<reqwest::Client, Failure> {

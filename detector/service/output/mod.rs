@@ -5,6 +5,7 @@
 //! letters are the [`worker`]'s, one per output, so that a dead receiver slows nobody else.
 
 pub mod cef;
+pub mod dead;
 pub mod email;
 pub mod encode;
 pub mod file;

@@ -7,17 +7,16 @@
 //! delivery and cursor repeats that alert, with the same id.
 
 use std::io;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use lapwing_engine::alert::{Alert, Level};
 use rand::Rng;
-use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::dead::{DeadLetter, DeadLetters};
 use super::metrics::{Meter, Outcome};
-use super::{Config, Failure, Output, Receipt, Retry, encode, file};
+use super::{Config, Failure, Output, Receipt, Retry};
 
 /// First wait between tries; doubles up to the configured longest.
 const MIN_WAIT: Duration = Duration::from_millis(500);
@@ -71,6 +70,10 @@ pub trait AlertSource: Send + 'static {
     fn done(&mut self, position: u64) -> io::Result<()>;
     /// How many records lie after the last `done`.
     fn pending(&self) -> u64;
+    /// A dead letter was written; called before its alert is `done`.
+    fn buried(&mut self, _letter: &DeadLetter) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// What a worker delivers to; an [`Output`], or a fake in tests.
@@ -88,21 +91,6 @@ impl Deliver for Output {
     }
 }
 
-/// One line of a dead letter file.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct DeadLetter {
-    pub time: chrono::DateTime<chrono::Utc>,
-    pub output: String,
-    pub reason: String,
-    pub tries: u32,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub alert: Option<Box<Alert>>,
-    /// The record as it was found, when it was no alert.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub unreadable: String,
-}
-
 /// Why a worker ended by itself: the alert journal or the cursor cannot be used. Restart from the cursor.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
@@ -113,6 +101,7 @@ pub enum WorkerError {
 /// How one alert ended.
 enum End {
     Done,
+    Buried(Box<DeadLetter>),
     Stopped,
 }
 
@@ -122,8 +111,7 @@ pub struct Worker<D> {
     min_level: Level,
     retry: Retry,
     output: D,
-    /// `outputs/<name>.dead.ndjson`
-    dead_letters: PathBuf,
+    dead_letters: DeadLetters,
     meter: Meter,
     stop: CancellationToken,
     /// Since when the alert at the head waits.
@@ -136,11 +124,6 @@ impl<D> std::fmt::Debug for Worker<D> {
     }
 }
 
-/// The dead letter file of the output `name` under the data directory.
-pub fn dead_letters(data_dir: &std::path::Path, name: &str) -> PathBuf {
-    data_dir.join("outputs").join(format!("{name}.dead.ndjson"))
-}
-
 impl<D: Deliver> Worker<D> {
     /// `data_dir/outputs` must exist.
     pub fn new(config: &Config, output: D, data_dir: &std::path::Path, meter: Meter, stop: CancellationToken) -> Self {
@@ -149,7 +132,7 @@ impl<D: Deliver> Worker<D> {
             min_level: config.min_level(),
             retry: config.retry().clone(),
             output,
-            dead_letters: dead_letters(data_dir, config.name()),
+            dead_letters: DeadLetters::of(data_dir, config.name()),
             meter,
             stop,
             waiting: None,
@@ -171,12 +154,16 @@ impl<D: Deliver> Worker<D> {
                 Next::Alert { position, alert } if alert.level < self.min_level => (Some(position), false),
                 Next::Alert { position, alert } => match self.alert(alert, source.pending()).await {
                     End::Done => (Some(position), true),
+                    End::Buried(letter) => {
+                        (source, ()) = self.blocking(source, move |s| s.buried(&letter)).await?;
+                        (Some(position), true)
+                    }
                     End::Stopped => break,
                 },
                 Next::Unreadable { position, text, reason } => {
                     match self.bury(DeadLetter { unreadable: text, ..self.letter(reason, 0) }).await {
-                        End::Done => (Some(position), true),
                         End::Stopped => break,
+                        _ => (Some(position), true),
                     }
                 }
             };
@@ -319,14 +306,13 @@ impl<D: Deliver> Worker<D> {
     async fn bury(&mut self, letter: DeadLetter) -> End {
         let mut tries = 0_u32;
         loop {
-            let (path, line) = (self.dead_letters.clone(), encode::json_line(&letter));
-            let written =
-                tokio::task::spawn_blocking(move || file::append_line(&path, &line.map_err(io::Error::other)?));
+            let (file, letter) = (self.dead_letters.clone(), letter.clone());
+            let written = tokio::task::spawn_blocking(move || file.append(&letter));
             match written.await.unwrap_or_else(|e| Err(io::Error::other(e))) {
                 Ok(()) => break,
                 Err(e) => {
                     tries = tries.saturating_add(1);
-                    let file = self.dead_letters.display();
+                    let file = self.dead_letters.path().display();
                     tracing::error!(output = self.name, reason = %e, "cannot write dead letter to `{file}`, will try again");
                 }
             }
@@ -337,14 +323,14 @@ impl<D: Deliver> Worker<D> {
         self.meter.delivery(Outcome::Dead);
         self.meter.oldest(0.0);
         self.waiting = None;
-        let file = self.dead_letters.display();
+        let file = self.dead_letters.path().display();
         tracing::error!(
             output = self.name,
             reason = letter.reason,
             tries = letter.tries,
             "gave up; the alert is in `{file}`"
         );
-        End::Done
+        End::Buried(Box::new(letter))
     }
 }
 

@@ -142,7 +142,7 @@ impl House {
     }
 
     fn letters(&self) -> Vec<DeadLetter> {
-        let text = std::fs::read_to_string(dead_letters(self.dir.path(), "out")).unwrap_or_default();
+        let text = std::fs::read_to_string(DeadLetters::of(self.dir.path(), "out").path()).unwrap_or_default();
         text.lines().map(|l| serde_json::from_str(l).unwrap()).collect()
     }
 
@@ -253,7 +253,7 @@ async fn an_unreadable_record_is_kept_as_a_dead_letter() {
 async fn the_cursor_waits_for_the_dead_letter() {
     let house = House::new();
     // A directory where the file should be: it cannot be written.
-    let path = dead_letters(house.dir.path(), "out");
+    let path = DeadLetters::of(house.dir.path(), "out").path().to_owned();
     std::fs::create_dir(&path).unwrap();
     let receiver = Receiver::answering((0..5).map(|_| Failure::reject("no")));
     let memory = Memory::of(&alerts(1));

@@ -6,9 +6,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::alert_record;
+use lapwing_engine::alert::Level;
+
+use super::selfalert::{Notice, SelfAlerts, is_own};
+use super::{alert_record, damage};
 use crate::journal::{self, CursorFile, Journal, Lsn, ReadError, Reader};
+use crate::output::dead::DeadLetter;
 use crate::output::worker::{AlertSource, Next};
+
+/// Pause before a journal that could not be read is read again.
+const REST: Duration = Duration::from_secs(1);
 
 /// Alerts behind an output's durable cursor.
 pub struct Queue {
@@ -16,11 +23,12 @@ pub struct Queue {
     reader: Reader,
     cursor: CursorFile,
     passed: Arc<AtomicU64>,
+    own: SelfAlerts,
 }
 
 impl Queue {
     /// Opens the queue of the output `name`. A new output begins with the next alert, not with history.
-    pub fn open(data_dir: &Path, name: &str, alerts: &Journal) -> Result<Self, journal::Error> {
+    pub fn open(data_dir: &Path, name: &str, alerts: &Journal, own: SelfAlerts) -> Result<Self, journal::Error> {
         let path = data_dir.join("outputs").join(format!("{name}.cursor"));
         let new = !path.exists();
         let mut cursor = CursorFile::open(&path)?;
@@ -29,7 +37,7 @@ impl Queue {
         }
         let reader = alerts.reader(Lsn(cursor.get()));
         let passed = Arc::new(AtomicU64::new(cursor.get()));
-        Ok(Self { alerts: alerts.clone(), reader, cursor, passed })
+        Ok(Self { alerts: alerts.clone(), reader, cursor, passed, own })
     }
 
     /// How far this output has come, kept up to date; for the drain.
@@ -44,12 +52,19 @@ impl Queue {
                 Ok(Next::from_json(record.lsn.0, &record.payload))
             }
             Ok(Some(record)) => Ok(Next::Skip { position: record.lsn.0 }),
-            Err(ReadError::Lost { to, cause, .. }) => Ok(Next::Unreadable {
-                position: to.0,
-                text: String::new(),
-                reason: format!("the alert journal is damaged here ({})", cause.as_str()),
-            }),
-            Err(error) => Err(io::Error::other(error)),
+            Err(error @ ReadError::Lost { to, cause, .. }) => {
+                self.own.raise(&damage::notice("alert", &error.to_string())).map_err(io::Error::other)?;
+                Ok(Next::Unreadable {
+                    position: to.0,
+                    text: String::new(),
+                    reason: format!("the alert journal is damaged here ({})", cause.as_str()),
+                })
+            }
+            Err(error) => {
+                tracing::error!(%error, "the alert journal cannot be read now; trying again");
+                std::thread::park_timeout(REST);
+                Ok(Next::Idle)
+            }
         }
     }
 }
@@ -69,7 +84,36 @@ impl AlertSource for Queue {
         self.cursor.set(position).map_err(io::Error::other)
     }
 
+    /// Told through every output: of several, one may work. A dead letter about a dead letter is told to nobody.
+    fn buried(&mut self, letter: &DeadLetter) -> io::Result<()> {
+        if letter.alert.as_ref().is_some_and(|alert| is_own(alert)) {
+            return Ok(());
+        }
+        self.own.raise(&dead_letter(letter)).map_err(io::Error::other)
+    }
+
     fn pending(&self) -> u64 {
         self.alerts.durable().0.saturating_sub(self.cursor.get())
+    }
+}
+
+fn dead_letter(letter: &DeadLetter) -> Notice {
+    let what = match &letter.alert {
+        Some(alert) => format!("alert {} ({})", alert.id, alert.rule.title),
+        None => "a record of the alert journal".to_owned(),
+    };
+    Notice {
+        id: "lapwing-dead-letter",
+        title: "An alert could not be delivered",
+        level: Level::High,
+        subject: letter.output.clone(),
+        summary: format!("Output {} gave up {what}: {}", letter.output, letter.reason),
+        why: "Whoever reads that output does not know of this alert. Further dead letters of the same output are told \
+              once an hour.",
+        next_steps: &[
+            "lapwing output dead list shows them and the reasons",
+            "repair the receiver or the output, then lapwing output dead retry NAME",
+        ],
+        ..Notice::default()
     }
 }

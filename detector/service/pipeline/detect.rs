@@ -18,10 +18,12 @@ use lapwing_engine::rule::set::RuleSet;
 
 use super::orders;
 use super::positions::Positions;
+use super::selfalert::SelfAlerts;
 use super::snapshot::{self, Stored};
-use super::{alert_record, event_record, now_micros};
+use super::{alert_record, damage, event_record, now_micros};
 use crate::journal::{Journal, Loss, Lsn, ReadError, Record};
 use crate::metrics::Metrics;
+use crate::space::Space;
 
 /// Alerts that may wait to be written together.
 const MAX_PENDING: usize = 256;
@@ -56,6 +58,8 @@ pub struct Detect {
     pub options: lapwing_engine::engine::Options,
     pub progress: Arc<Progress>,
     pub metrics: Arc<Metrics>,
+    pub own: SelfAlerts,
+    pub space: Arc<Space>,
     pub new_rules: NewRules,
 }
 
@@ -124,8 +128,12 @@ impl Detect {
     fn resume(&mut self) -> anyhow::Result<(u64, u64, Positions)> {
         let newest = snapshot::newest(&self.state, self.events.durable().0).context("reading snapshots")?;
         let Some(stored) = newest else { return Ok((0, 0, Positions::default())) };
-        if let Err(error) = self.engine.restore(stored.engine) {
-            tracing::warn!(%error, "the newest snapshot does not fit this version; replaying the journal from its start");
+        let memory = serde_json::from_str(stored.engine.get()).context("engine");
+        if let Err(error) = memory.and_then(|memory| Ok(self.engine.restore(memory)?)) {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "the newest snapshot does not fit this version; replaying the journal from its start"
+            );
             self.engine = Engine::new(Arc::clone(self.engine.rules()), self.options.clone());
             return Ok((0, 0, stored.positions));
         }
@@ -197,9 +205,19 @@ impl Run {
                 Err(ReadError::Lost { to, cause: Loss::Trimmed, .. }) => {
                     tracing::info!(to = to.0, "retention has removed the journal up to here");
                 }
-                Err(error) => {
+                Err(error @ ReadError::Lost { .. }) => {
                     self.at.metrics.journal_damage.inc();
                     tracing::error!(%error, "journal is damaged here; the events in it could not be judged");
+                    if let Err(error) = self.at.own.raise(&damage::notice("event", &error.to_string())) {
+                        tracing::error!(%error, "nobody could be told of the damage");
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(%error, "journal cannot be read now; trying again");
+                    if self.at.progress.stop.load(Ordering::Acquire) {
+                        return Ok(());
+                    }
+                    std::thread::park_timeout(WAIT);
                 }
             }
             if self.saved.elapsed() >= SNAPSHOT_EVERY.max(self.save_took * SAVE_SHARE) && self.last > self.saved_lsn {
@@ -312,6 +330,9 @@ impl Run {
                 Ok(_) => return Ok(()),
                 Err(error @ (AppendError::Busy { .. } | AppendError::NoSpace { .. })) => {
                     tracing::error!(%error, "alerts cannot be stored yet");
+                    if matches!(error, AppendError::NoSpace { .. }) && self.at.space.release() {
+                        continue;
+                    }
                     if self.at.progress.stop.load(Ordering::Acquire) {
                         anyhow::bail!("stopped while the alert journal could not be written: {error}");
                     }
@@ -380,7 +401,7 @@ impl Run {
             lsn: self.last,
             alert_lsn: self.at.alerts.durable().0,
             positions: self.positions.clone(),
-            engine: self.at.engine.snapshot(),
+            engine: serde_json::value::to_raw_value(&self.at.engine.snapshot())?,
         };
         self.saved = Instant::now();
         if self.last <= self.saved_lsn || self.last < self.durable_before {

@@ -3,21 +3,23 @@
 //! The store is derived. It may lag, it may be thrown away; an error here drops the writer, opens the
 //! index again and reads on from its last commit. Detection never waits for it.
 
-use std::collections::{HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use lapwing_engine::alert::Alert;
+use lapwing_engine::alert::{Alert, Level as Severity};
 use lapwing_engine::batch::{Batch, Item};
 use lapwing_engine::event::Event;
 use lapwing_engine::facts::Facts;
-use xxhash_rust::xxh3::xxh3_64;
 
+use super::arrivals::Arrivals;
+use super::identity::Identity;
+use super::selfalert::{Notice, SelfAlerts};
 use super::{alert_record, event_record, now_micros};
-use crate::journal::{Journal, Lsn, Reader, Record};
+use crate::journal::{Journal, Lsn, ReadError, Reader, Record};
 use crate::metrics::Metrics;
+use crate::space::{Level, Space};
 use crate::store::{EventDoc, Index, Opened, Progress as Stored, RejectDoc, Writer};
 
 /// Documents that may wait for a commit.
@@ -26,8 +28,12 @@ const COMMIT_EVERY: Duration = Duration::from_secs(2);
 const WAIT: Duration = Duration::from_millis(200);
 /// After an error of the index: how long to let it rest.
 const REST: Duration = Duration::from_secs(5);
-/// Events remembered so that a batch sent again is not found twice.
-const REMEMBERED: usize = 200_000;
+/// Journal records read again after a start, so that what is delivered again is known: minutes of one API server.
+const WARM_UP: u64 = 3000;
+/// An event may lie so far in the future before its clock is called wrong, microseconds.
+const MAX_AHEAD: i64 = 120_000_000;
+/// Longest piece of a sender's text in an alert, in characters.
+const SHOWN: usize = 200;
 const RETENTION_EVERY: Duration = Duration::from_secs(600);
 
 /// Where the indexer is.
@@ -49,6 +55,9 @@ pub struct Indexer {
     pub max_age: Option<Duration>,
     pub progress: Arc<Progress>,
     pub metrics: Arc<Metrics>,
+    pub space: Arc<Space>,
+    pub own: SelfAlerts,
+    pub arrivals: Arc<Arrivals>,
 }
 
 struct Run<'a> {
@@ -56,9 +65,11 @@ struct Run<'a> {
     index: Index,
     writer: Writer,
     progress: Stored,
-    seen: Seen,
+    identity: Identity,
     committed: Instant,
     cleaned: Option<Instant>,
+    /// First record of the event journal when the index was cleaned.
+    first: u64,
 }
 
 impl Indexer {
@@ -78,6 +89,26 @@ impl Indexer {
         }
     }
 
+    /// What the newest records up to `last` tell of events that may come again.
+    fn identity(&self, last: u64) -> Identity {
+        let mut identity = Identity::default();
+        let mut reader = self.events.reader(Lsn(last.saturating_sub(WARM_UP)));
+        while reader.position().0 < last && !self.stopping() {
+            let Some(record) = next(&mut reader) else { break };
+            let batch = (record.kind == event_record::BATCH).then(|| Batch::decode(&record.payload));
+            let Some(Ok(batch)) = batch else { continue };
+            for text in
+                batch.items.iter().filter_map(|item| if let Item::Event(text) = item { Some(text) } else { None })
+            {
+                identity.is_first(&batch.cluster, text);
+                if let Ok(event) = Event::parse(text) {
+                    identity.is_reused(&batch.cluster, &event);
+                }
+            }
+        }
+        identity
+    }
+
     fn stopping(&self) -> bool {
         self.progress.stop.load(Ordering::Acquire)
     }
@@ -95,13 +126,18 @@ impl Indexer {
             writer: index.writer()?,
             index,
             progress,
-            seen: Seen::default(),
+            identity: self.identity(progress.journal_lsn),
             committed: Instant::now(),
             cleaned: None,
+            first: 1,
         };
         let mut events = self.events.reader(Lsn(progress.journal_lsn));
         let mut alerts = self.alerts.reader(Lsn(progress.alert_lsn));
         loop {
+            if self.space.level() >= Level::NoIndex && !self.stopping() {
+                std::thread::park_timeout(WAIT);
+                continue;
+            }
             let busy = run.read(&mut events, &mut alerts)?;
             run.clean()?;
             if self.stopping() && !busy {
@@ -127,8 +163,10 @@ impl Run<'_> {
         }
         if let Some(record) = next(alerts) {
             if record.kind == alert_record::ALERT {
-                let alert: Alert = serde_json::from_slice(&record.payload)?;
-                self.writer.add_alert(&alert, record.lsn.0)?;
+                match serde_json::from_slice::<Alert>(&record.payload) {
+                    Ok(alert) => self.writer.add_alert(&alert, record.lsn.0)?,
+                    Err(error) => tracing::error!(lsn = record.lsn.0, %error, "alert cannot be read"),
+                }
             }
             self.progress.alert_lsn = record.lsn.0;
             busy = true;
@@ -150,11 +188,13 @@ impl Run<'_> {
                 return Ok(());
             }
         };
+        let mut new = 0;
         for (index, item) in batch.items.iter().enumerate() {
             let index = index as u32;
             match item {
-                Item::Event(text) if self.seen.first(xxh3_64(text.as_bytes())) => {
+                Item::Event(text) if self.identity.is_first(&batch.cluster, text) => {
                     self.event(&batch, text, record.lsn.0, index)?;
+                    new += 1;
                 }
                 Item::Event(_) => self.at.metrics.duplicates.inc(),
                 Item::Reject { reason, detail, excerpt } => {
@@ -169,11 +209,20 @@ impl Run<'_> {
                 }
             }
         }
+        self.at.arrivals.new_events(&batch.cluster, new);
         Ok(())
     }
 
     fn event(&mut self, batch: &Batch, text: &str, lsn: u64, index: u32) -> anyhow::Result<()> {
         let Ok(event) = Event::parse(text) else { return Ok(()) };
+        if self.identity.is_reused(&batch.cluster, &event) {
+            self.at.metrics.audit_ids_reused.inc();
+            self.at.own.raise(&reused(&batch.cluster, &event))?;
+        }
+        let ahead = event.time().unwrap_or_default().saturating_sub(batch.received);
+        if ahead > MAX_AHEAD {
+            self.at.own.raise(&clock_ahead(&batch.cluster, ahead))?;
+        }
         let facts = Facts::new(&event, text, &batch.cluster);
         let resource = if facts.resource.is_empty() { path(&event.request_uri) } else { facts.resource };
         let command = facts.exec().map_or("", |e| &e.command);
@@ -215,8 +264,13 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Forgets what is older than retention allows, now and then.
+    /// Forgets what is older than retention allows, now and then, and what points to records that are gone.
     fn clean(&mut self) -> anyhow::Result<()> {
+        let first = self.at.events.stat().first.0;
+        if first > self.first {
+            self.writer.delete_records_before(first)?;
+            self.first = first;
+        }
         let Some(max_age) = self.at.max_age else { return Ok(()) };
         if self.cleaned.is_some_and(|at| at.elapsed() < RETENTION_EVERY) {
             return Ok(());
@@ -231,34 +285,59 @@ fn path(uri: &str) -> &str {
     uri.split('?').next().unwrap_or_default()
 }
 
-/// The next record; damage is told and passed over.
+/// The next record; damage is told and passed over, and what cannot be read now is read later.
 fn next(reader: &mut Reader) -> Option<Record> {
     loop {
         match reader.next() {
             Ok(record) => return record,
-            Err(error) => tracing::error!(%error, "journal is damaged here; what is in it cannot be indexed"),
+            Err(error @ ReadError::Lost { .. }) => {
+                tracing::error!(%error, "journal is damaged here; what is in it cannot be indexed");
+            }
+            Err(error) => {
+                tracing::error!(%error, "journal cannot be read now; the index waits");
+                std::thread::park_timeout(WAIT);
+                return None;
+            }
         }
     }
 }
 
-/// Hashes of the newest events.
-#[derive(Default)]
-struct Seen {
-    set: HashSet<u64>,
-    order: VecDeque<u64>,
+/// `user` gave a second request the audit id of another.
+fn reused(cluster: &str, event: &Event<'_>) -> Notice {
+    let cut = |text: &str| text.chars().take(SHOWN).collect::<String>();
+    let (user, id) = (cut(&event.user.username), cut(&event.audit_id));
+    Notice {
+        id: "lapwing-audit-id-reused",
+        title: "An audit id stands for two requests",
+        level: Severity::Medium,
+        cluster: cluster.to_owned(),
+        summary: format!(
+            "{user} sent {} {} under the audit id {id}, which stood for another request",
+            cut(&event.verb),
+            cut(&event.request_uri)
+        ),
+        subject: user,
+        audit_ids: vec![id],
+        why: "API servers make a new id for each request, unless the client sends one in the header Audit-ID. Whoever uses an id \
+              again may want to be taken for a repetition and dropped by what reads audit logs. Lapwing judges both.",
+        next_steps: &[
+            "lapwing show AUDIT-ID shows what was done under it",
+            "ask what the client is: ordinary ones do not send this header",
+        ],
+    }
 }
 
-impl Seen {
-    fn first(&mut self, hash: u64) -> bool {
-        if !self.set.insert(hash) {
-            return false;
-        }
-        self.order.push_back(hash);
-        if self.order.len() > REMEMBERED
-            && let Some(old) = self.order.pop_front()
-        {
-            self.set.remove(&old);
-        }
-        true
+/// The clock of an API server and ours differ by `ahead` microseconds.
+fn clock_ahead(cluster: &str, ahead: i64) -> Notice {
+    Notice {
+        id: "lapwing-clock-skew",
+        title: "A clock is wrong",
+        level: Severity::Medium,
+        cluster: cluster.to_owned(),
+        summary: format!("An event of cluster {cluster} is {} seconds in the future", ahead / 1_000_000),
+        why: "Counts and sequences over time rest on the times API servers write. One that is wrong, or made so, moves events out \
+              of the window a rule looks at.",
+        next_steps: &["compare the clocks of the API servers and of this machine"],
+        ..Notice::default()
     }
 }

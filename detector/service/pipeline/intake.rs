@@ -4,26 +4,47 @@ use std::sync::Arc;
 
 use lapwing_engine::batch::{Batch, Item, Origin};
 
+use super::arrivals::Arrivals;
 use super::event_record;
 use crate::journal::{AppendError, Journal};
 use crate::metrics::Metrics;
 use crate::source::{Refused, Sink};
+use crate::space::{Level, Space};
 
 /// Stores batches in the journal.
 #[derive(Clone)]
 pub struct Intake {
     journal: Journal,
     metrics: Arc<Metrics>,
+    space: Arc<Space>,
+    arrivals: Arc<Arrivals>,
+}
+
+/// Why a batch was not stored, in words for its sender.
+#[derive(Debug, thiserror::Error)]
+pub enum NotStored {
+    #[error("the disk of `dataDir` is almost full ({} MiB free); nothing is taken in until there is room", .free >> 20)]
+    NoRoom { free: u64 },
+    #[error(transparent)]
+    Append(#[from] AppendError),
 }
 
 impl Intake {
-    pub fn new(journal: Journal, metrics: Arc<Metrics>) -> Self {
-        Self { journal, metrics }
+    pub fn new(journal: Journal, metrics: Arc<Metrics>, space: Arc<Space>, arrivals: Arc<Arrivals>) -> Self {
+        Self { journal, metrics, space, arrivals }
     }
 
     /// `Ok` once the batch is on disk, and only then. The error tells the sender why not.
-    pub async fn store(&self, batch: Batch) -> Result<(), AppendError> {
-        self.journal.append(event_record::BATCH, batch.encode()).await.map(|_| ())
+    pub async fn store(&self, batch: Batch) -> Result<(), NotStored> {
+        if self.space.level() == Level::NoIntake {
+            return Err(NotStored::NoRoom { free: self.space.free() });
+        }
+        let has_events = batch.items.iter().any(|item| matches!(item, Item::Event(_)));
+        self.journal.append(event_record::BATCH, batch.encode()).await?;
+        if has_events {
+            self.arrivals.came(&batch.cluster, batch.received);
+        }
+        Ok(())
     }
 
     fn count(&self, batch: &Counted) {
@@ -69,7 +90,7 @@ impl Sink for Intake {
                 counted.iter().for_each(|c| self.count(c));
                 Ok(())
             }
-            Err(AppendError::Closed) => Err(Refused::Closed),
+            Err(NotStored::Append(AppendError::Closed)) => Err(Refused::Closed),
             Err(error) => {
                 tracing::debug!(%error, "a batch has to wait");
                 Err(Refused::Busy)

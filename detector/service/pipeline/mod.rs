@@ -3,12 +3,16 @@
 //! Both the engine and the indexer read the journal and nothing else, so that live, restart and replay
 //! run the same code. Neither touches a socket.
 
+pub mod arrivals;
+pub mod damage;
 pub mod deliver;
 pub mod detect;
+mod identity;
 pub mod index;
 pub mod intake;
 pub mod orders;
 pub mod positions;
+pub mod selfalert;
 pub mod snapshot;
 
 /// Record kinds of the event journal.

@@ -292,6 +292,16 @@ fn retention_forgets_what_is_older() {
 }
 
 #[test]
+fn what_the_journal_no_longer_has_is_forgotten_and_alerts_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = filled(dir.path());
+    let mut w = index.writer().unwrap();
+    w.delete_records_before(8).unwrap();
+    w.commit(index.progress()).unwrap();
+    assert_eq!(found(&index, ""), ["8:0", "f00dcafe00"], "the alert lies in a journal of its own");
+}
+
+#[test]
 fn a_second_writer_is_refused_and_a_reader_is_not() {
     let dir = tempfile::tempdir().unwrap();
     let index = filled(dir.path());

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use lapwing_engine::alert::Alert;
 use serde::{Deserialize, Serialize};
 use tantivy::indexer::IndexWriterOptions;
-use tantivy::query::RangeQuery;
+use tantivy::query::{BooleanQuery, Occur, Query, RangeQuery, TermQuery};
+use tantivy::schema::IndexRecordOption;
 use tantivy::{IndexWriter, TantivyDocument, Term};
 
 use super::doc::{self, EventDoc, RejectDoc};
@@ -67,6 +68,16 @@ impl Writer {
     pub fn delete_before(&mut self, time: i64) -> Result<(), StoreError> {
         let older = RangeQuery::new(Bound::Unbounded, Bound::Excluded(Term::from_field_i64(self.fields.time, time)));
         self.inner.delete_query(Box::new(older))?;
+        Ok(())
+    }
+
+    /// Forgets events and rejects whose record in the event journal is below `lsn`, with the next commit.
+    pub fn delete_records_before(&mut self, lsn: u64) -> Result<(), StoreError> {
+        let gone = RangeQuery::new(Bound::Unbounded, Bound::Excluded(Term::from_field_u64(self.fields.lsn, lsn)));
+        let alert = Term::from_field_text(self.fields.kind, "alert");
+        let alert = TermQuery::new(alert, IndexRecordOption::Basic);
+        let clauses: [(Occur, Box<dyn Query>); 2] = [(Occur::Must, Box::new(gone)), (Occur::MustNot, Box::new(alert))];
+        self.inner.delete_query(Box::new(BooleanQuery::new(clauses.into())))?;
         Ok(())
     }
 

@@ -17,8 +17,9 @@ use hyper::header::{HeaderMap, LOCATION, RETRY_AFTER};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use lapwing::metrics::Metrics;
+use lapwing::output::dead::{DeadLetter, DeadLetters};
 use lapwing::output::metrics::Meter;
-use lapwing::output::worker::{AlertSource, DeadLetter, Next, Worker, dead_letters};
+use lapwing::output::worker::{AlertSource, Next, Worker};
 use lapwing::output::{Config, Failure, Output};
 use lapwing_engine::alert::Alert;
 use rustls::pki_types::pem::PemObject;
@@ -240,7 +241,7 @@ async fn through_every_trouble_each_alert_arrives_once_and_in_order() {
     memory.finished().await;
     working.end().await;
     assert_eq!(receiver.taken(), ["1", "2", "3", "4", "5", "6"]);
-    assert_eq!(lines(&dead_letters(dir.path(), "hook")).len(), 0);
+    assert_eq!(lines(DeadLetters::of(dir.path(), "hook").path()).len(), 0);
     let got = receiver.got.lock().unwrap();
     assert!(got[2].at - got[1].at >= Duration::from_secs(1), "waited as asked");
     assert_eq!(got[1].headers["webhook-id"], got[2].headers["webhook-id"], "a repetition has the same id");
@@ -256,7 +257,7 @@ async fn what_is_refused_for_good_becomes_a_dead_letter() {
     memory.finished().await;
     working.end().await;
     assert_eq!(receiver.taken(), ["2"]);
-    let letters = lines(&dead_letters(dir.path(), "hook"));
+    let letters = lines(DeadLetters::of(dir.path(), "hook").path());
     let letter: DeadLetter = serde_json::from_str(&letters[0]).unwrap();
     assert_eq!((letters.len(), letter.tries, letter.alert.unwrap().id.as_str()), (1, 3, "1"));
     assert_eq!(letter.reason, "413 Payload Too Large: no, because");

@@ -77,7 +77,13 @@ pub fn read(file: Option<&Path>, globals: &Globals) -> anyhow::Result<Snapshot> 
     let state = globals.data_dir()?.join("state");
     let newest = snapshot::newest(&state, u64::MAX).with_context(|| format!("cannot read `{}`", state.display()))?;
     let Some(stored) = newest else { bail!("no snapshot in `{}` yet; is this the data directory?", state.display()) };
-    stored.engine.baselines.context("the service does not learn baselines; set `baseline.enabled: true`")
+    #[derive(serde::Deserialize)]
+    struct Memory {
+        baselines: Option<Snapshot>,
+    }
+    let memory: Memory = serde_json::from_str(stored.engine.get())
+        .context("the newest snapshot is of another version; let this version's service run for a minute")?;
+    memory.baselines.context("the service does not learn baselines; set `baseline.enabled: true`")
 }
 
 /// As [`read`], ready to be asked.

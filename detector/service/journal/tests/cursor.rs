@@ -3,6 +3,7 @@
 use std::fs;
 
 use super::super::{CursorFile, Error};
+use super::power::Recorder;
 use super::{dir, flip};
 
 #[test]
@@ -50,4 +51,19 @@ fn a_cursor_cut_short_or_wholly_damaged_is_an_error_or_an_older_value() {
     assert_eq!(CursorFile::open(&path).unwrap().get(), 3);
     fs::write(&path, b"").unwrap();
     assert!(matches!(CursorFile::open(&path), Err(Error::Cursor { .. })));
+}
+
+#[test]
+fn a_value_that_was_set_survives_a_power_loss() {
+    let dir = dir();
+    let disk = Recorder::default();
+    let path = dir.path().join("c");
+    let mut cursor = CursorFile::open_on(&path, Box::new(disk.clone())).unwrap();
+    for value in 0..=5 {
+        cursor.set(value).unwrap();
+        let after = super::dir();
+        disk.power_loss(disk.len(), &mut |_| 0, after.path());
+        assert_eq!(CursorFile::open(&after.path().join("c")).unwrap().get(), value, "nothing but what was synced");
+        assert_eq!(CursorFile::peek(&after.path().join("c")).unwrap(), value);
+    }
 }

@@ -42,7 +42,7 @@ fn a_commit_torn_at_any_byte_is_gone_as_a_whole_and_nothing_else_is() {
     let (at, group) = blocks(&bytes).into_iter().rfind(|(_, b)| b.n_records == 4).unwrap();
     let end = at + u64::from(group.len);
     let torn_here = |what: &str| {
-        let found = scan(&View::open(&path).unwrap(), Bound::Open).unwrap();
+        let found = scan(&View::open(&path, false).unwrap(), Bound::Open).unwrap();
         assert_eq!((found.next_lsn, found.end_at, &found.gaps[..]), (4, at, &[][..]), "{what}");
         let len = fs::metadata(&path).unwrap().len();
         assert_eq!(found.torn.map_or(0, |t| t.bytes), len - at, "{what}");
@@ -55,7 +55,7 @@ fn a_commit_torn_at_any_byte_is_gone_as_a_whole_and_nothing_else_is() {
         torn_here(&format!("flip at {byte}"));
         file.write_all_at(&[before], byte).unwrap();
     }
-    assert_eq!(scan(&View::open(&path).unwrap(), Bound::Open).unwrap().next_lsn, 8, "unharmed, it counts");
+    assert_eq!(scan(&View::open(&path, false).unwrap(), Bound::Open).unwrap().next_lsn, 8, "unharmed, it counts");
     for page in (at..end).step_by(PAGE as usize) {
         file.write_all_at(&[0; PAGE as usize], page).unwrap();
         torn_here(&format!("hole at {page}"));
@@ -278,6 +278,52 @@ fn one_header_page_is_enough_and_without_both_no_number_is_used_twice() {
     let mut reader = journal.reader(Lsn(first - 1));
     let Err(ReadError::Lost { from, to, cause: Loss::Damaged }) = reader.next() else { panic!() };
     assert_eq!((from, to), (Lsn(first), recovery.last));
+}
+
+#[test]
+fn what_the_disk_cannot_read_is_lost_once_and_stalls_nobody() {
+    let dir = dir();
+    let bytes = sample(dir.path());
+    let (journal, _) = open(dir.path());
+    // In the next segment, where it ends before the bad places: those are offsets in any segment.
+    fill(&journal, 1);
+    // The second record's payload; then the whole page its block starts on; then both header pages.
+    let (at, _) = blocks(&bytes)[1];
+    for (bad, lost) in [(at + 100..at + 101, (2, 2)), (at..at + PAGE, (2, 2)), (0..HEADER_LEN, (1, 7))] {
+        let mut reader = journal.reader(Lsn(0));
+        BAD.set(Some(bad.clone()));
+        let report = verify(dir.path());
+        let good: Vec<u64> = (1..=8).filter(|lsn| !(lost.0..=lost.1).contains(lsn)).collect();
+        if bad.start > 0 {
+            assert_eq!(drain(&mut reader), (good, vec![lost]), "{bad:?}");
+            assert!(!report.unwrap().is_clean());
+        } else {
+            assert_eq!(drain(&mut reader).1[0], lost);
+        }
+        BAD.set(None);
+    }
+    assert_eq!(drain(&mut journal.reader(Lsn(0))), ((1..=8).collect(), vec![]), "a disk that reads again");
+}
+
+#[test]
+fn a_scrub_goes_through_the_closed_segments_and_sees_what_verify_sees() {
+    let dir = dir();
+    let (journal, _) = open(dir.path());
+    fill(&journal, 200);
+    let segments = list_segments(dir.path()).unwrap();
+    let bad = segments[2].0;
+    flip(&segment_path(dir.path(), bad), HEADER_LEN + 200);
+    fs::remove_file(segment_path(dir.path(), segments[4].0)).unwrap();
+    let (mut at, mut seen, mut found) = (Lsn(0), 0, Vec::new());
+    while let Some((last, report)) = journal.scrub(at).unwrap() {
+        (at, seen) = (last, seen + 1);
+        found.extend(report.gaps.iter().map(|g| (g.from.0, g.to.0, g.cause)));
+    }
+    assert_eq!((seen, at.0), (segments.len() - 1, segments.last().unwrap().0 - 1));
+    assert_eq!(found, [(bad, bad, Loss::Damaged), (segments[4].0, segments[5].0 - 1, Loss::Missing)]);
+    let by_size = Retention { max_bytes: Some(1), ..Retention::default() };
+    journal.trim(Lsn(200), by_size).unwrap();
+    assert_eq!(journal.scrub(Lsn(0)).unwrap(), None, "retention is no damage");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Disks that fail, fill up, hang or lose power. Every fault is injected at the writer's own disk operations.
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::fs::{self, File};
+use std::collections::{HashSet, VecDeque};
+use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
@@ -229,99 +229,4 @@ async fn a_full_queue_answers_busy_or_waits() {
     assert_eq!(big.await.unwrap().unwrap(), Lsn(1));
     assert_eq!(waiting.await.unwrap().unwrap(), Lsn(2));
     tokio::task::spawn_blocking(move || journal.close()).await.unwrap();
-}
-
-/// Remembers what was synced; everything else is at the mercy of a power loss.
-#[derive(Clone, Default)]
-struct Volatile(Arc<Mutex<Synced>>);
-
-#[derive(Default)]
-struct Synced {
-    contents: HashMap<u64, Vec<u8>>,
-    names: HashMap<String, u64>,
-}
-
-impl Disk for Volatile {
-    fn reserve(&self, _: &File, _: u64) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn sync(&self, file: &File) -> io::Result<()> {
-        let meta = file.metadata()?;
-        let mut bytes = vec![0; meta.len() as usize];
-        file.read_exact_at(&mut bytes, 0)?;
-        self.0.lock().unwrap().contents.insert(meta.ino(), bytes);
-        Ok(())
-    }
-
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        let mut names = HashMap::new();
-        for entry in fs::read_dir(dir)? {
-            let entry = entry?;
-            names.insert(entry.file_name().into_string().unwrap(), entry.metadata()?.ino());
-        }
-        self.0.lock().unwrap().names = names;
-        Ok(())
-    }
-}
-
-impl Volatile {
-    /// The directory as it comes back: synced names with synced bytes, and of the rest whatever `survives` picks,
-    /// page by page.
-    fn after_power_loss(&self, from: &Path, to: &Path, mut survives: impl FnMut() -> bool) {
-        let synced = self.0.lock().unwrap();
-        for (name, ino) in synced.names.iter().filter(|(name, _)| name.ends_with(".wal")) {
-            let mut image = synced.contents.get(ino).cloned().unwrap_or_default();
-            let now = fs::read(from.join(name)).unwrap_or_default();
-            let known = image.len();
-            for (at, page) in now.chunks(4096).enumerate().skip(known / 4096) {
-                if survives() {
-                    image.resize(image.len().max(at * 4096 + page.len()), 0);
-                    image[at * 4096..at * 4096 + page.len()].copy_from_slice(page);
-                }
-            }
-            fs::write(to.join(name), image).unwrap();
-        }
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
-
-    #[test]
-    fn power_loss_takes_nothing_that_was_acknowledged(
-        groups in prop::collection::vec(1u64..30, 1..12), lucky: u64,
-    ) {
-        let (dir, after, disk) = (dir(), dir(), Volatile::default());
-        let (journal, _) = Journal::open_on(dir.path(), small(), Box::new(disk.clone())).unwrap();
-        for n in groups {
-            let next = journal.durable().0 + 1;
-            let group = (next..next + n).map(|lsn| ((lsn % 7) as u8, payload(lsn))).collect();
-            journal.append_all_blocking(group).unwrap();
-        }
-        let durable = journal.durable();
-        // A commit in flight: written, never synced.
-        let torn: Vec<_> = (0..20).map(|i| super::super::segment::Stored::new(0, noise(i, 700))).collect();
-        let path = last_segment(dir.path());
-        let len = fs::metadata(&path).unwrap().len();
-        let header = super::super::segment::Header::decode(&fs::read(&path).unwrap()).unwrap();
-        let mut block = Vec::new();
-        let keys = super::super::segment::Keys::new(&header.salt);
-        super::super::segment::frame(&mut block, &keys, len, durable.0 + 1, &torn);
-        fs::OpenOptions::new().write(true).open(&path).unwrap().write_all_at(&block, len).unwrap();
-
-        let mut luck = lucky;
-        disk.after_power_loss(dir.path(), after.path(), || {
-            luck = luck.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            luck >> 63 == 1
-        });
-        let (again, recovery) = open(after.path());
-        prop_assert!(recovery.gaps.is_empty(), "{:?}", recovery);
-        prop_assert!([durable.0, durable.0 + 20].contains(&recovery.last.0), "{:?} {:?}", durable, recovery);
-        let mut reader = again.reader(Lsn(0));
-        for lsn in 1..=durable.0 {
-            let record = reader.next().unwrap().unwrap();
-            prop_assert_eq!((record.lsn.0, record.payload), (lsn, payload(lsn)));
-        }
-    }
 }

@@ -4,8 +4,11 @@
 mod cursor;
 mod damage;
 mod faults;
+mod power;
 
+use std::cell::RefCell;
 use std::fs::{self, OpenOptions};
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +19,15 @@ use tempfile::TempDir;
 
 use super::disk::{list_segments, segment_path};
 use super::*;
+
+thread_local! {
+    /// Where reads of this thread fail, as offsets in any segment.
+    static BAD: RefCell<Option<Range<u64>>> = const { RefCell::new(None) };
+}
+
+pub(super) fn is_bad(at: u64, len: usize) -> bool {
+    BAD.with_borrow(|bad| bad.as_ref().is_some_and(|bad| at < bad.end && at + len as u64 > bad.start))
+}
 
 fn small() -> Options {
     Options { segment_bytes: 64 << 10, ..Options::default() }

@@ -10,7 +10,7 @@ use hyper::HeaderMap;
 use hyper::header::{AUTHORIZATION, ORIGIN};
 use rustls::RootCertStore;
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, ServerConfig, VerifierBuilderError, WebPkiClientVerifier};
 use subtle::{Choice, ConstantTimeEq};
 use tokio_util::sync::CancellationToken;
@@ -35,6 +35,8 @@ pub enum LoadError {
     NoKey { path: PathBuf, source: pem::Error },
     #[error("`{}` holds a certificate that is no authority", path.display())]
     Authority { path: PathBuf, source: rustls::Error },
+    #[error("`{}` holds no revocation list; expected a PEM block `BEGIN X509 CRL`", path.display())]
+    NoList { path: PathBuf },
     #[error("`{}` cannot verify clients", path.display())]
     Verifier { path: PathBuf, source: VerifierBuilderError },
     #[error("`{}` and its key cannot be used; does the key belong to the certificate?", path.display())]
@@ -247,6 +249,16 @@ impl Files<'_> {
     }
 }
 
+impl Files<'_> {
+    fn revocation_lists(&mut self, path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, LoadError> {
+        let bytes = self.read(path)?;
+        let found: Vec<_> = CertificateRevocationListDer::pem_slice_iter(&bytes)
+            .collect::<Result<_, _>>()
+            .map_err(|source| LoadError::Pem { path: path.to_owned(), source })?;
+        if found.is_empty() { Err(LoadError::NoList { path: path.to_owned() }) } else { Ok(found) }
+    }
+}
+
 fn server_config(config: &Config, tls: &Tls, files: &mut Files<'_>) -> Result<(ServerConfig, Option<i64>), LoadError> {
     let chain = files.certificates(&tls.cert)?;
     let key = files.read(&tls.key)?;
@@ -264,6 +276,9 @@ fn server_config(config: &Config, tls: &Tls, files: &mut Files<'_>) -> Result<(S
             let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
             let tokens = config.clusters.iter().any(|c| c.token_file.is_some());
             let builder = if tokens { builder.allow_unauthenticated() } else { builder };
+            let lists = tls.client_crl_file.as_ref().map_or(Ok(Vec::new()), |file| files.revocation_lists(file))?;
+            // Only the certificate itself: who revokes an authority takes it out of `clientCa`.
+            let builder = builder.with_crls(lists).only_check_end_entity_revocation().enforce_revocation_expiration();
             builder.build().map_err(|source| LoadError::Verifier { path: path.clone(), source })?
         }
     };

@@ -64,6 +64,10 @@ pub struct Tls {
     /// Certificates of the authorities that sign the senders' client certificates. Needed for `clientNames`.
     #[serde(default)]
     pub client_ca: Option<PathBuf>,
+    /// Revocation lists of these authorities. With it, a certificate whose authority has no list here is refused, and so is
+    /// one whose list has expired.
+    #[serde(default)]
+    pub client_crl_file: Option<PathBuf>,
 }
 
 /// One cluster and how its API servers prove that they are it.
@@ -105,6 +109,8 @@ pub enum Problem {
     NamesWithoutCa(String),
     #[error("`tls.clientCa` is set, but no cluster has `clientNames`; list the names that may send, or remove it")]
     CaWithoutNames,
+    #[error("`tls.clientCrlFile` is set, but nothing verifies client certificates; set `tls.clientCa`, or remove it")]
+    CrlWithoutCa,
     #[error("cluster `{0}` is listed twice; put its `clientNames` together")]
     ClusterTwice(String),
     #[error("client name `{name}` belongs to cluster `{first}` and to cluster `{second}`; a name decides one cluster")]
@@ -144,6 +150,9 @@ impl Config {
         }
         if names.is_empty() && self.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()) {
             problems.push(Problem::CaWithoutNames);
+        }
+        if self.tls.as_ref().is_some_and(|tls| tls.client_crl_file.is_some() && tls.client_ca.is_none()) {
+            problems.push(Problem::CrlWithoutCa);
         }
         problems
     }
@@ -207,7 +216,7 @@ mod tests {
     }
 
     fn tls(ca: bool) -> Option<Tls> {
-        Some(Tls { cert: "c".into(), key: "k".into(), client_ca: ca.then(|| "ca".into()) })
+        Some(Tls { cert: "c".into(), key: "k".into(), client_ca: ca.then(|| "ca".into()), client_crl_file: None })
     }
 
     #[track_caller]

@@ -300,7 +300,7 @@ where
         let (split, pace, budget) = (Arc::clone(&self.split), self.pace.clone(), self.budget.clone());
         let work = tokio::task::spawn_blocking(move || {
             let (taken, damage) = if gzip { body::gunzip(taken, &pace, &budget)? } else { (taken, None) };
-            let mut items = if taken.bytes.is_empty() { Vec::new() } else { split(&taken.bytes) };
+            let mut items = split(&taken.bytes);
             items.extend(damage.map(bad_body));
             Ok(items)
         });

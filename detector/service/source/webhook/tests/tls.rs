@@ -95,7 +95,12 @@ fn secured(dir: &Path, pki: &Pki, tokens: bool) -> Config {
         token_file: None,
     };
     let dev = Sender { name: "dev".into(), client_names: vec![], token_file: Some("dev.token".into()) };
-    let tls = Tls { cert: "server.crt".into(), key: "server.key".into(), client_ca: Some("clients.crt".into()) };
+    let tls = Tls {
+        cert: "server.crt".into(),
+        key: "server.key".into(),
+        client_ca: Some("clients.crt".into()),
+        client_crl_file: None,
+    };
     Config {
         listen: "127.0.0.1:0".parse().unwrap(),
         tls: Some(tls),
@@ -233,7 +238,8 @@ async fn changed_files_are_taken_and_bad_ones_are_not() {
     running.until("lapwing_webhook_reload_success 1").await;
     running.until("lapwing_webhook_certificate_expiry_timestamp_seconds 2524608000").await;
     assert_eq!(exchange(&mut old, b"").await, "", "connections of before are closed");
-    assert_eq!(exchange(&mut silent, b"").await, "");
+    assert_code(&exchange(&mut silent, &good).await, 200);
+    assert_eq!(exchange(&mut silent, b"").await, "", "one request that was on its way, and no more");
     let fresh = pki.connect(&running, None, &[]).await.unwrap();
     assert_eq!(certificate::not_after(&shown(&fresh)), Some(2_524_608_000));
 }
@@ -258,4 +264,54 @@ async fn a_webhook_that_must_not_start_says_why() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let config = Config { listen: taken.local_addr().unwrap(), ..plain() };
     assert!(refuse(config, dir.path()).await.contains("is the port in use"));
+}
+
+/// A revocation list of `issuer` in PEM that names these serial numbers.
+fn revocations(issuer: &CertifiedIssuer<'static, KeyPair>, serials: &[u64], ends: i32) -> String {
+    let revoked = |serial: &u64| rcgen::RevokedCertParams {
+        serial_number: (*serial).into(),
+        revocation_time: rcgen::date_time_ymd(2021, 1, 1),
+        reason_code: None,
+        invalidity_date: None,
+    };
+    let list = rcgen::CertificateRevocationListParams {
+        this_update: rcgen::date_time_ymd(2021, 1, 1),
+        next_update: rcgen::date_time_ymd(ends, 1, 1),
+        crl_number: 1.into(),
+        issuing_distribution_point: None,
+        revoked_certs: serials.iter().map(revoked).collect(),
+        key_identifier_method: rcgen::KeyIdMethod::Sha256,
+    };
+    list.signed_by(issuer).unwrap().pem().unwrap()
+}
+
+#[tokio::test]
+async fn a_revoked_certificate_is_refused_as_soon_as_the_list_says_so() {
+    let (pki, dir) = (Pki::new(), tempfile::tempdir().unwrap());
+    let mut config = secured(dir.path(), &pki, false);
+    config.tls.as_mut().unwrap().client_crl_file = Some("clients.crl".into());
+    let list = dir.path().join("clients.crl");
+    std::fs::write(&list, revocations(&pki.ca, &[7], 2099)).unwrap();
+    let mut running = start_in(dir, config, Timing::default()).await;
+    let numbered = |serial: u64| {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "kube-apiserver-prod");
+        params.serial_number = Some(serial.into());
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &pki.ca).unwrap();
+        Some((certificate.der().clone(), PrivateKeyDer::try_from(key.serialize_der()).unwrap()))
+    };
+    let one = post("/", "", b"{\"items\":[{}]}");
+    assert_eq!(pki.ask(&running, numbered(7), &one).await, "", "revoked");
+    assert_code(&pki.ask(&running, numbered(8), &one).await, 200);
+    std::fs::write(&list, revocations(&pki.ca, &[7, 8], 2099)).unwrap();
+    assert!(running.reload.reload());
+    assert_eq!(pki.ask(&running, numbered(8), &one).await, "", "revoked meanwhile");
+    std::fs::write(&list, "no list").unwrap();
+    assert!(!running.reload.reload(), "an unusable list is an error, and the old goes on");
+    assert_eq!(pki.ask(&running, numbered(8), &one).await, "");
+    std::fs::write(&list, revocations(&pki.ca, &[], 2022)).unwrap();
+    assert!(running.reload.reload());
+    assert_eq!(pki.ask(&running, numbered(9), &one).await, "", "an expired list proves nothing");
+    assert!(running.batches.recv().await.is_some() && running.batches.try_recv().is_err());
 }
