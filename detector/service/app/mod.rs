@@ -7,7 +7,6 @@ mod watch;
 
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
@@ -19,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::completeness::Completeness;
 use crate::config::{Config, Loaded};
+use crate::flow::silence::{Silences, Watch};
 use crate::http::{Admin, Readiness};
 use crate::input::{Limits, split};
 use crate::journal::{self, Journal, Lsn, Recovery};
@@ -27,7 +27,7 @@ use crate::output::Output;
 use crate::output::metrics::Meter;
 use crate::output::worker::Worker;
 use crate::pipeline::arrivals::Arrivals;
-use crate::pipeline::deliver::Queue;
+use crate::pipeline::deliver::{self, Queue};
 use crate::pipeline::detect::{self, Detect, NewRules};
 use crate::pipeline::index::{self, Indexer};
 use crate::pipeline::intake::Intake;
@@ -55,7 +55,7 @@ pub async fn serve(loaded: Loaded) -> anyhow::Result<()> {
 type Named = (&'static str, JoinHandle<anyhow::Result<()>>);
 
 /// An output and how far it has come in the alert journal.
-type Passed = (String, Arc<AtomicU64>);
+type Passed = (String, Arc<deliver::Passed>);
 
 struct App {
     config: Config,
@@ -244,6 +244,8 @@ impl App {
 
     async fn start_outputs(&self) -> anyhow::Result<()> {
         let mut workers = self.outputs.lock().await;
+        let flow = Arc::new(self.config.flow().map_err(|p| anyhow::anyhow!("{p:?}"))?);
+        let silences = Watch::new(Silences::of(&self.config.data_dir));
         for config in &self.config.outputs {
             let output = Output::new(config)?;
             let queue = Queue::open(&self.config.data_dir, config.name(), &self.alerts, self.own.clone())?;
@@ -252,6 +254,7 @@ impl App {
             }
             let meter = Meter::new(Arc::clone(&self.metrics), config.name());
             let worker = Worker::new(config, output, &self.config.data_dir, meter, self.outputs_stop.clone());
+            let worker = worker.with_flow(Arc::clone(&flow)).with_silences(silences.clone());
             workers.spawn(async move { Ok(worker.run(queue).await?) });
         }
         Ok(())

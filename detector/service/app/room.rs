@@ -63,7 +63,7 @@ impl App {
         let passed = self
             .passed
             .lock()
-            .map_or(0, |all| all.iter().map(|(_, p)| p.load(Ordering::Acquire)).min().unwrap_or(u64::MAX));
+            .map_or(0, |all| all.iter().map(|(_, p)| p.done.load(Ordering::Acquire)).min().unwrap_or(u64::MAX));
         let alerts = passed.min(self.index.alerts_indexed.load(Ordering::Acquire));
         let index = self.index_bytes().await;
         let max_bytes = Some(share(retention.max_size.get(), index));

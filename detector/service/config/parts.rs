@@ -13,6 +13,7 @@ pub fn problems(config: &super::Config) -> Vec<(String, String)> {
 }
 
 pub use crate::completeness;
+pub use crate::flow;
 pub use crate::output;
 pub use crate::source::{file, kafka, webhook};
 pub use crate::space;

@@ -1,13 +1,16 @@
 //! One careful HTTP client for the outputs that speak HTTP: no redirects, no proxy from the environment,
 //! bounded answers and times, guarded addresses, verified TLS.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{StatusCode, Url};
 
-use super::{Failure, encode, net, tls};
+use super::{Failure, encode, net, secret, tls};
 
 /// Longest answer read, in bytes.
 const MAX_ANSWER: usize = 64 * 1024;
@@ -128,6 +131,65 @@ async fn send(client: &reqwest::Client, url: &Url, headers: HeaderMap, body: Vec
         }
     }
     Ok(Answer { status, retry_after, body: String::from_utf8_lossy(&body).into_owned() })
+}
+
+/// Headers that say what the body is.
+pub fn content(kind: &'static str) -> HeaderMap {
+    HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(kind))])
+}
+
+/// Puts a secret header there; its value never shows in logs.
+pub fn secret_header(headers: &mut HeaderMap, name: HeaderName, value: &str) -> Result<(), Failure> {
+    let mut value = HeaderValue::from_str(value).map_err(|_| {
+        Failure::retry(format_args!("`{name}` cannot carry its value; look for line breaks in its file"))
+    })?;
+    value.set_sensitive(true);
+    headers.insert(name, value);
+    Ok(())
+}
+
+/// `Authorization: SCHEME TOKEN` with the token in the file, when there is one.
+pub fn bearer(headers: &mut HeaderMap, scheme: &str, token_file: Option<&Path>) -> Result<(), Failure> {
+    let Some(path) = token_file else { return Ok(()) };
+    let token = secret::read(path).map_err(Failure::retry)?;
+    secret_header(headers, AUTHORIZATION, &format!("{scheme} {}", token.expose()))
+}
+
+/// `Authorization: Basic` for a user and the password in the file, when both are there.
+pub fn basic(headers: &mut HeaderMap, user: Option<&str>, password_file: Option<&Path>) -> Result<(), Failure> {
+    let (Some(user), Some(path)) = (user, password_file) else { return Ok(()) };
+    let password = secret::read(path).map_err(Failure::retry)?;
+    let pair = STANDARD.encode(format!("{user}:{}", password.expose()));
+    secret_header(headers, AUTHORIZATION, &format!("Basic {pair}"))
+}
+
+/// The complaint about a `tls.serverName`, which HTTP does not use.
+pub fn no_server_name(tls: &tls::Config) -> Option<String> {
+    let set = tls.server_name.is_some();
+    set.then(|| "tls.serverName does not apply here; the name in the url is verified".to_owned())
+}
+
+/// The complaints about a receiver reached by `url`.
+pub fn receiver_problems(url: &str, tls: &tls::Config, timeout_seconds: u32) -> Vec<String> {
+    let mut found: Vec<String> = parse(url).err().map(|e| format!("url: {e}")).into_iter().collect();
+    found.extend(no_server_name(tls));
+    if !(1..=300).contains(&timeout_seconds) {
+        found.push("timeoutSeconds: expected 1 to 300".to_owned());
+    }
+    found
+}
+
+/// The complaint about half a login.
+pub fn login_problem(user: Option<&String>, password_file: Option<&PathBuf>) -> Option<String> {
+    let half = user.is_some() != password_file.is_some();
+    half.then(|| "`username` and `passwordFile` belong together; set both or none".to_owned())
+}
+
+/// Makes paths relative to `base`, those that are set.
+pub fn resolve<const N: usize>(base: &Path, paths: [&mut Option<PathBuf>; N]) {
+    for path in paths.into_iter().flatten() {
+        *path = base.join(&*path);
+    }
 }
 
 /// Seconds, or a date to wait for.

@@ -1,7 +1,8 @@
-//! Ways out: each output takes one alert at a time and says whether the receiver has it.
+//! Ways out: each output takes a notice, one alert or several that are told together, and says whether the receiver
+//! has it.
 //!
 //! One file per output, one encoding function per format ([`encode`]), the words of an alert written once
-//! ([`text`]). An output delivers a single alert and knows nothing of queues; order, retries and dead
+//! ([`text`]). An output delivers one notice and knows nothing of queues; order, grouping, retries and dead
 //! letters are the [`worker`]'s, one per output, so that a dead receiver slows nobody else.
 
 pub mod cef;
@@ -28,6 +29,8 @@ use std::time::Duration;
 use lapwing_engine::alert::{Alert, Level};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::config::HumanDuration;
 
 /// One output of the configuration, told apart by `type`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -73,9 +76,35 @@ pub enum Failure {
     /// May pass by itself (network, overload, expired credentials): try again, not before `after`.
     #[error("{reason}")]
     Retry { reason: String, after: Option<Duration> },
-    /// The receiver will not take this alert as it is.
+    /// The receiver will not take this notice as it is.
     #[error("{reason}")]
     Reject { reason: String },
+    /// Fewer alerts at once might be taken.
+    #[error("{reason}")]
+    TooLarge { reason: String },
+    /// The receiver took some alerts of the notice: not those `refused` for good (with why) nor those to be sent
+    /// `again`, told by their place.
+    #[error("{reason}")]
+    Partial { refused: Vec<(usize, String)>, again: Vec<usize>, reason: String, after: Option<Duration> },
+}
+
+/// What one notice of an output can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carries {
+    /// At most so many alerts, each a record of its own at the receiver.
+    Records(usize),
+    /// A message for people, about any number of alerts.
+    Message,
+}
+
+impl Carries {
+    /// How many alerts are gathered before one is told.
+    pub const fn most(self) -> usize {
+        match self {
+            Self::Records(most) => most,
+            Self::Message => 1,
+        }
+    }
 }
 
 impl Failure {
@@ -136,6 +165,27 @@ impl Config {
         }
     }
 
+    pub const fn carries(&self) -> Carries {
+        match self {
+            Self::Stdout(_) | Self::File(_) | Self::Webhook(_) | Self::Syslog(_) => Carries::Records(1),
+            Self::Slack(_) | Self::Email(_) => Carries::Message,
+        }
+    }
+
+    /// How many notices it may be told a minute; what comes faster is told together.
+    pub const fn max_per_minute(&self) -> Option<u32> {
+        match self {
+            Self::Slack(c) => c.max_per_minute,
+            Self::Email(c) => c.max_per_minute,
+            Self::Stdout(_) | Self::File(_) | Self::Webhook(_) | Self::Syslog(_) => None,
+        }
+    }
+
+    /// After how much quiet it is told that an alert is over.
+    pub const fn resolve_after(&self) -> Option<HumanDuration> {
+        None
+    }
+
     /// Where it sends to, without anything secret.
     pub fn target(&self) -> String {
         each!(self, c => c.target())
@@ -160,6 +210,9 @@ impl Config {
         }
         if !(1..=100).contains(&retry.refused_tries) {
             found.push("retry.refusedTries: expected 1 to 100".to_owned());
+        }
+        if self.max_per_minute().is_some_and(|n| !(1..=600).contains(&n)) {
+            found.push("maxPerMinute: expected 1 to 600".to_owned());
         }
         found.extend(each!(self, c => c.problems()));
         found
@@ -194,15 +247,17 @@ impl Output {
         })
     }
 
-    /// Hands `alert` to the receiver. `Ok` only when the receiver has it, as far as its protocol tells.
-    pub async fn deliver(&mut self, alert: &Alert) -> Result<Receipt, Failure> {
+    /// Hands the alerts, one at least and no more than it carries, to the receiver. `Ok` only when the receiver has them
+    /// all, as far as its protocol tells.
+    pub async fn deliver(&mut self, alerts: &[&Alert]) -> Result<Receipt, Failure> {
+        let Some(first) = alerts.first() else { return Ok(Receipt("nothing to send".to_owned())) };
         match self {
-            Self::Stdout(o) => o.deliver(alert).await,
-            Self::File(o) => o.deliver(alert).await,
-            Self::Webhook(o) => o.deliver(alert).await,
-            Self::Slack(o) => o.deliver(alert).await,
-            Self::Email(o) => o.deliver(alert).await,
-            Self::Syslog(o) => o.deliver(alert).await,
+            Self::Stdout(o) => o.deliver(first).await,
+            Self::File(o) => o.deliver(first).await,
+            Self::Webhook(o) => o.deliver(first).await,
+            Self::Slack(o) => o.deliver(alerts).await,
+            Self::Email(o) => o.deliver(alerts).await,
+            Self::Syslog(o) => o.deliver(first).await,
         }
     }
 

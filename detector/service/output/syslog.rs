@@ -244,7 +244,7 @@ fn frame(alert: &Alert, config: &Config, hostname: &str, now: DateTime<Utc>) -> 
     let priority = u16::from(config.facility) * 8 + u16::from(severity(alert.level));
     let time = now.to_rfc3339_opts(SecondsFormat::Micros, true);
     let data = structured_data(alert);
-    let kind = cef::status(alert.status);
+    let kind = alert.status.as_str();
     let mut message = format!("<{priority}>1 {time} {hostname} lapwing - alert-{kind} {data} ");
     let room = config.max_bytes.saturating_sub(message.len());
     message.push_str(&match config.format {

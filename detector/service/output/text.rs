@@ -8,7 +8,7 @@ use std::io::IsTerminal;
 use lapwing_engine::alert::{Alert, Evidence, Level, Status, Verdict};
 use owo_colors::{OwoColorize, Style};
 
-use super::encode::{cap, terminal};
+use super::encode::{cap, terminal, visible};
 
 /// An alert in words, in the order a reader wants them.
 #[derive(Debug, PartialEq, Eq)]
@@ -18,16 +18,24 @@ pub struct Words {
     pub summary: String,
     /// Label and value, one per line.
     pub facts: Vec<(&'static str, String)>,
+    /// What is unusual, where a baseline spoke.
+    pub unusual: Vec<String>,
     pub why: String,
     pub next_steps: Vec<String>,
     pub false_positives: Vec<String>,
+    /// Further alerts told with it, a line each.
+    pub others: Vec<String>,
 }
+
+/// Further alerts that are listed; of the rest it is said how many they are.
+const LISTED: usize = 20;
 
 /// The mark in front of the headline: what kind of notice this is.
 fn mark(alert: &Alert) -> &'static str {
     match alert.status {
         Status::New => "",
         Status::Update => "UPDATE: ",
+        Status::Resolved => "RESOLVED: ",
         Status::Test => "TEST: ",
     }
 }
@@ -105,10 +113,51 @@ pub fn words(alert: &Alert) -> Words {
         headline: headline(alert),
         summary: alert.summary.clone(),
         facts,
+        unusual: alert.anomaly.iter().flat_map(|a| &a.reasons).map(|r| visible(&r.text).into_owned()).collect(),
         why: alert.why.trim().to_owned(),
         next_steps: alert.next_steps.clone(),
         false_positives: alert.false_positives.clone(),
+        others: Vec::new(),
     }
+}
+
+/// The words of a notice: its worst alert spelled out, the others a line each. The first thing to run shows the alert.
+pub fn message(alerts: &[&Alert]) -> Words {
+    let worst = worst(alerts);
+    let mut words = words(worst);
+    if worst.status != Status::Test {
+        words.next_steps.insert(0, format!("lapwing show {}", short(&worst.id)));
+    }
+    if alerts.len() > 1 {
+        words.headline = format!("{} alerts, the worst: {}", alerts.len(), words.headline);
+        let mut others: Vec<&&Alert> = alerts.iter().filter(|a| !std::ptr::eq(**a, worst)).collect();
+        others.sort_by_key(|a| std::cmp::Reverse(a.level));
+        words.others = others.iter().take(LISTED).map(|a| line(a)).collect();
+        if others.len() > LISTED {
+            words.others.push(format!("and {} more: lapwing search kind:alert --since 1d", others.len() - LISTED));
+        }
+    }
+    words
+}
+
+/// The alert a notice is headed by: the first of the highest level.
+pub fn worst<'a>(alerts: &[&'a Alert]) -> &'a Alert {
+    let by_level = |best: &'a Alert, next: &&'a Alert| if next.level > best.level { *next } else { best };
+    alerts[1..].iter().fold(alerts[0], by_level)
+}
+
+/// `HIGH Shell opened in a pod: alice in prod, 2026-03-01 12:00:00 UTC, lapwing show a1b2c3d4`
+fn line(alert: &Alert) -> String {
+    let who = cap(&alert.actor, 80);
+    let cluster = cap(&alert.cluster, 80);
+    let line = format!("{}: {who} in {cluster}, {}, lapwing show {}", headline(alert), when(alert), short(&alert.id));
+    // One alert is one line, whatever it is called.
+    visible(&line).into_owned()
+}
+
+/// Enough of an id to find the alert by, and nothing a shell would not take as it is.
+fn short(id: &str) -> String {
+    id.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(12).collect()
 }
 
 /// Longest value shown to a person; the whole text is in the JSON outputs.
@@ -131,16 +180,22 @@ fn style(level: Level, colours: bool) -> Style {
 
 /// The human rendering, several lines, ending in an empty one. Safe to print on a terminal.
 pub fn plain(alert: &Alert, colours: bool) -> String {
-    let words = words(alert);
+    layout(&words(alert), alert.level, colours)
+}
+
+/// Words as several lines, ending in an empty one. Safe to print on a terminal.
+pub fn layout(words: &Words, level: Level, colours: bool) -> String {
     let dim = if colours { Style::new().dimmed() } else { Style::new() };
-    let mut out = format!("{}\n", shown(&words.headline).style(style(alert.level, colours)));
+    let mut out = format!("{}\n", shown(&words.headline).style(style(level, colours)));
     out.push_str(&sentence(&words.summary));
     for (label, value) in &words.facts {
         out.push_str(&format!("  {} {}\n", format!("{label:<8}").style(dim), shown(value)));
     }
+    paragraph(&mut out, "Unusual", &words.unusual, "- ", dim);
     paragraph(&mut out, "Why it matters", std::slice::from_ref(&words.why), "", dim);
     paragraph(&mut out, "Harmless when", &words.false_positives, "- ", dim);
     paragraph(&mut out, "Do next", &words.next_steps, "$ ", dim);
+    paragraph(&mut out, "Told with it", &words.others, "- ", dim);
     out.push('\n');
     out
 }

@@ -211,7 +211,7 @@ async fn a_request_is_signed_and_carries_the_alert() {
     let receiver = Receiver::default();
     let port = receiver.serve(None).await;
     let mut output = Output::new(&webhook(port, json!({ "secretFile": secret, "tokenFile": token }))).unwrap();
-    assert_eq!(output.deliver(&evil("1")).await.unwrap().0, "200 OK: ok");
+    assert_eq!(output.deliver(&[&evil("1")]).await.unwrap().0, "200 OK: ok");
     let got = receiver.got.lock().unwrap().pop().unwrap();
     assert_eq!(got.headers["webhook-signature"], signature(b"sign me", &got).as_str());
     assert_eq!(
@@ -224,7 +224,7 @@ async fn a_request_is_signed_and_carries_the_alert() {
     assert_eq!(serde_json::from_slice::<Alert>(&got.body).unwrap(), evil("1"));
 
     std::fs::write(&secret, "changed").unwrap();
-    output.deliver(&alert("2")).await.unwrap();
+    output.deliver(&[&alert("2")]).await.unwrap();
     let got = receiver.got.lock().unwrap().pop().unwrap();
     assert_eq!(got.headers["webhook-signature"], signature(b"changed", &got).as_str(), "read again on each use");
 }
@@ -289,14 +289,14 @@ async fn answers_are_bounded_in_time_and_size() {
     let receiver = Receiver::saying(&[Say::Hang, Say::Flood]);
     let mut output = Output::new(&webhook(receiver.serve(None).await, json!({}))).unwrap();
     let start = Instant::now();
-    let slow = output.deliver(&alert("1")).await;
+    let slow = output.deliver(&[&alert("1")]).await;
     assert!(matches!(slow, Err(Failure::Retry { .. })) && start.elapsed() < Duration::from_secs(5), "{slow:?}");
     assert!(matches!(receiver.script.lock().unwrap().pop_front(), Some(Say::Flood)));
 
     let flood = Receiver::saying(&[Say::Flood]);
     let mut output = Output::new(&webhook(flood.serve(None).await, json!({ "timeoutSeconds": 60 }))).unwrap();
     let start = Instant::now();
-    let told = output.deliver(&alert("1")).await.unwrap().0;
+    let told = output.deliver(&[&alert("1")]).await.unwrap().0;
     assert!(told.len() < 400 && start.elapsed() < Duration::from_secs(30), "{}", told.len());
 }
 
@@ -318,14 +318,14 @@ async fn a_receiver_with_a_foreign_certificate_gets_nothing() {
     let port = receiver.serve(Some(Arc::new(tls))).await;
     let url = format!("https://localhost:{port}/SECRET");
     let mut wrong = Output::new(&webhook(port, json!({ "url": url, "tls": { "ca": files.other_ca } }))).unwrap();
-    match wrong.deliver(&alert("1")).await {
+    match wrong.deliver(&[&alert("1")]).await {
         Err(Failure::Retry { reason, .. }) => {
             assert!(reason.contains("certificate") && !reason.contains("SECRET"), "{reason}");
         }
         other => panic!("{other:?}"),
     }
     let mut right = Output::new(&webhook(port, json!({ "url": url, "tls": { "ca": files.ca } }))).unwrap();
-    right.deliver(&alert("1")).await.unwrap();
+    right.deliver(&[&alert("1")]).await.unwrap();
     assert_eq!(receiver.taken(), ["1"]);
 }
 
@@ -359,8 +359,8 @@ async fn slack_gone_is_final() {
     std::fs::write(&url_file, format!("http://127.0.0.1:{}/x", receiver.serve(None).await)).unwrap();
     let mut output = Output::new(&config(json!({ "type": "slack", "name": "chat", "urlFile": url_file }))).unwrap();
     for _ in 0..3 {
-        assert!(matches!(output.deliver(&alert("1")).await, Err(Failure::Reject { .. })));
+        assert!(matches!(output.deliver(&[&alert("1")]).await, Err(Failure::Reject { .. })));
     }
-    assert!(matches!(output.deliver(&alert("1")).await, Err(Failure::Retry { .. })));
-    output.deliver(&alert("1")).await.unwrap();
+    assert!(matches!(output.deliver(&[&alert("1")]).await, Err(Failure::Retry { .. })));
+    output.deliver(&[&alert("1")]).await.unwrap();
 }

@@ -107,7 +107,7 @@ async fn round_trip(format: &str, tls: bool) {
     large.evidence[0].user_agent = "|=]\"\\\n".repeat(9000);
     let sent = [alert("1"), evil("2"), large, alert("4")];
     for alert in &sent {
-        output.deliver(alert).await.unwrap();
+        output.deliver(&[alert]).await.unwrap();
     }
     let records = wait_for(dir.path(), sent.len()).await;
     assert_eq!(ids(dir.path()), ["1", "2", "3", "4"]);
@@ -162,7 +162,7 @@ async fn a_receiver_with_a_foreign_certificate_gets_nothing() {
     let deliver = async |tls: Value| {
         let settings =
             json!({ "type": "syslog", "name": "siem", "address": format!("localhost:{}", server.port), "tls": tls });
-        Output::new(&config(settings)).unwrap().deliver(&alert("1")).await
+        Output::new(&config(settings)).unwrap().deliver(&[&alert("1")]).await
     };
     for tls in
         [json!({ "ca": certificates.other_ca }), json!({ "ca": certificates.ca, "serverName": "siem.example.org" })]
@@ -182,16 +182,16 @@ async fn nothing_is_lost_when_the_receiver_restarts() {
     let settings =
         json!({ "type": "syslog", "name": "siem", "address": format!("127.0.0.1:{port}"), "format": "json" });
     let mut output = Output::new(&config(settings)).unwrap();
-    output.deliver(&alert("1")).await.unwrap();
+    output.deliver(&[&alert("1")]).await.unwrap();
     wait_for(dir.path(), 1).await;
     drop(server);
-    let while_down = output.deliver(&evil("2")).await;
+    let while_down = output.deliver(&[&evil("2")]).await;
     assert!(matches!(while_down, Err(Failure::Retry { .. })), "{while_down:?}");
 
     let _server = Rsyslog::start(dir.path(), port, None).await;
     // 1 may have been lost with the connection for all a sender can know: it comes again, before the next.
     output.tend().await.unwrap();
-    output.deliver(&evil("2")).await.unwrap();
+    output.deliver(&[&evil("2")]).await.unwrap();
     output.tend().await.unwrap();
     wait_for(dir.path(), 3).await;
     assert_eq!(ids(dir.path()), ["1", "1", "2"]);
