@@ -7,13 +7,13 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
-use reqwest::{StatusCode, Url};
+use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::{Method, StatusCode, Url};
 
 use super::{Failure, encode, net, secret, tls};
 
 /// Longest answer read, in bytes.
-const MAX_ANSWER: usize = 64 * 1024;
+const MAX_ANSWER: usize = 256 * 1024;
 /// Longest body taken by [`Client::get`], in bytes.
 const MAX_GOT: usize = 64 << 20;
 /// Longest piece of an answer that is told to a person, in characters.
@@ -24,8 +24,10 @@ const SHOWN_ANSWER: usize = 300;
 pub struct Answer {
     pub status: StatusCode,
     pub retry_after: Option<Duration>,
-    /// At most 64 KiB.
+    /// At most 256 KiB.
     pub body: String,
+    /// The same as it came.
+    pub bytes: Vec<u8>,
 }
 
 impl Answer {
@@ -66,13 +68,24 @@ impl Client {
     }
 
     pub async fn post(&mut self, url: &Url, headers: HeaderMap, body: Vec<u8>) -> Result<Answer, Failure> {
+        self.ask(Method::POST, url, headers, body).await
+    }
+
+    /// Any request, and what was answered.
+    pub async fn ask(
+        &mut self,
+        method: Method,
+        url: &Url,
+        headers: HeaderMap,
+        body: Vec<u8>,
+    ) -> Result<Answer, Failure> {
         let client = match self.inner.take() {
             Some(client) => client,
             None => self.build()?,
         };
         // The address may stem from a file that was just changed.
         check(url).map_err(Failure::retry)?;
-        let answer = send(&client, url, headers, body).await.map_err(told)?;
+        let answer = send(&client, method, url, headers, body).await.map_err(told)?;
         self.inner = Some(client);
         Ok(answer)
     }
@@ -116,8 +129,14 @@ impl Client {
     }
 }
 
-async fn send(client: &reqwest::Client, url: &Url, headers: HeaderMap, body: Vec<u8>) -> reqwest::Result<Answer> {
-    let mut response = client.post(url.clone()).headers(headers).body(body).send().await?;
+async fn send(
+    client: &reqwest::Client,
+    method: Method,
+    url: &Url,
+    headers: HeaderMap,
+    body: Vec<u8>,
+) -> reqwest::Result<Answer> {
+    let mut response = client.request(method, url.clone()).headers(headers).body(body).send().await?;
     let retry_after = response.headers().get(RETRY_AFTER).and_then(|v| retry_after(v.to_str().ok()?));
     let status = response.status();
     let mut body = Vec::new();
@@ -130,7 +149,20 @@ async fn send(client: &reqwest::Client, url: &Url, headers: HeaderMap, body: Vec
             Err(e) => return Err(e),
         }
     }
-    Ok(Answer { status, retry_after, body: String::from_utf8_lossy(&body).into_owned() })
+    Ok(Answer { status, retry_after, body: String::from_utf8_lossy(&body).into_owned(), bytes: body })
+}
+
+/// `base` with `path` behind it.
+pub fn join(base: &str, path: &str) -> Result<Url, Failure> {
+    parse(&format!("{}/{path}", base.trim_end_matches('/'))).map_err(Failure::retry)
+}
+
+/// `body` compressed, and the header that says so.
+pub fn gzip(headers: &mut HeaderMap, body: &[u8]) -> Result<Vec<u8>, Failure> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut encoder, body).map_err(Failure::reject)?;
+    headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    encoder.finish().map_err(Failure::reject)
 }
 
 /// Headers that say what the body is.
@@ -276,7 +308,12 @@ mod tests {
     use super::*;
 
     fn answer(status: u16) -> Answer {
-        Answer { status: StatusCode::from_u16(status).unwrap(), retry_after: None, body: "no\x1b".to_owned() }
+        Answer {
+            status: StatusCode::from_u16(status).unwrap(),
+            retry_after: None,
+            body: "no\x1b".to_owned(),
+            bytes: Vec::new(),
+        }
     }
 
     #[test]

@@ -350,6 +350,7 @@ mod tests {
             status: StatusCode::from_u16(status).unwrap(),
             retry_after: None,
             body: body.to_owned(),
+            bytes: Vec::new(),
         };
         assert!(verdict(&answer(200, "ok")).is_ok());
         assert_eq!(bot_verdict(&answer(200, r#"{"ok":true,"ts":"17.1"}"#)).unwrap(), "17.1");

@@ -17,7 +17,7 @@ use reqwest::header::{HeaderMap, HeaderName};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Failure, Receipt, Retry, encode, http, secret, tls};
+use super::{Failure, Receipt, Retry, encode, http, record, secret, tls};
 
 /// Settings of an output of type `webhook`.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -38,6 +38,8 @@ pub struct Config {
     pub secret_file: Option<PathBuf>,
     /// File with a bearer token to send along.
     pub token_file: Option<PathBuf>,
+    /// How the body is written: `json`, or `ocsf`.
+    pub format: record::Format,
     /// How to trust the receiver.
     pub tls: tls::Config,
     /// Longest time for one request, in seconds (1 to 300).
@@ -54,6 +56,7 @@ impl Default for Config {
             url_file: None,
             secret_file: None,
             token_file: None,
+            format: record::Format::default(),
             tls: tls::Config::default(),
             timeout_seconds: 30,
         }
@@ -113,7 +116,7 @@ impl Webhook {
     }
 
     pub async fn deliver(&mut self, alert: &Alert) -> Result<Receipt, Failure> {
-        let body = encode::json_line(alert).map_err(Failure::reject)?.into_bytes();
+        let body = record::line(alert, self.config.format, usize::MAX).into_bytes();
         let url = self.url()?;
         let headers = self.headers(&notice_id(&[alert]), chrono::Utc::now().timestamp(), &body)?;
         let answer = self.client.post(&url, headers, body).await?;

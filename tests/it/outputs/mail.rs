@@ -91,9 +91,11 @@ async fn no_text_of_an_event_reaches_a_header_or_ends_the_mail() {
     assert_eq!(mails.len(), 2);
     let text = mails[1]["mail"].as_str().unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
-    for line in
-        ["Message-ID: <1.update@example.org>", "References: <1.new@example.org>", "Auto-Submitted: auto-generated"]
-    {
+    for line in [
+        "Message-ID: <1.update@example.org>",
+        ".thread@example.org> <1.new@example.org>",
+        "Auto-Submitted: auto-generated",
+    ] {
         assert!(head.contains(line), "{line} in {head}");
     }
     assert!(!head.contains("evil") && head.lines().all(|l| !l.starts_with("MAIL")));
