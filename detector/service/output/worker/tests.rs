@@ -81,6 +81,8 @@ struct Receiver {
     tries: Arc<Mutex<Vec<Instant>>>,
     idle: Arc<Notify>,
     hang: bool,
+    /// Refuses whatever holds the alert of this id.
+    blame: Option<String>,
 }
 
 impl Deliver for Receiver {
@@ -93,7 +95,11 @@ impl Deliver for Receiver {
         if let Some(failure) = self.script.lock().unwrap().pop_front() {
             return Err(failure);
         }
-        let ids: Vec<&str> = alerts.iter().map(|a| a.id.as_str()).collect();
+        if alerts.iter().any(|a| Some(&a.id) == self.blame.as_ref()) {
+            return Err(Failure::reject("400"));
+        }
+        let resolved = |a: &&Alert| if a.status == lapwing_engine::alert::Status::Resolved { " resolved" } else { "" };
+        let ids: Vec<String> = alerts.iter().map(|a| format!("{}{}", a.id, resolved(a))).collect();
         self.taken.lock().unwrap().push(ids.join("+"));
         Ok(Receipt("ok".to_owned()))
     }
@@ -422,4 +428,64 @@ route: { outputs: [out], routes: [{ matchers: [actor=carol], outputs: [other] }]
         assert_eq!(house.count("lapwing_output_withheld_total", Some(reason)), 1.0, "{reason}");
     }
     assert_eq!(house.count("lapwing_output_withheld_total", Some("level")), 0.0);
+}
+
+/// A worker of an output that takes many records at once.
+fn records(house: &House, receiver: &Receiver) -> Worker<Receiver> {
+    let config = serde_json::json!({ "type": "otlp", "name": "out", "url": "https://otel.example.org/v1/logs" });
+    house.worker_of(&serde_json::from_value(config).unwrap(), receiver)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_there_travels_together_and_in_halves_when_it_is_too_large() {
+    let large = || Failure::TooLarge { reason: "413".to_owned() };
+    let (house, receiver, memory) = (House::new(), Receiver::answering([large(), large()]), Memory::of(&alerts(70)));
+    run_for(&house, records(&house, &receiver), &memory, 10).await;
+    let sizes: Vec<usize> = receiver.taken().iter().map(|ids| ids.split('+').count()).collect();
+    assert_eq!(sizes, [12, 38, 20], "50 is what it carries");
+    let expected: Vec<String> = (1..=70).map(|n| n.to_string()).collect();
+    assert_eq!((receiver.taken().join("+"), memory.cursor()), (expected.join("+"), 70));
+    assert_eq!(house.letters(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_batch_the_refused_are_buried_and_the_others_sent_again() {
+    let partly = Failure::Partial {
+        refused: vec![(1, "bad field".to_owned())],
+        again: vec![3],
+        reason: "busy".to_owned(),
+        after: None,
+    };
+    let (house, receiver, memory) = (House::new(), Receiver::answering([partly]), Memory::of(&alerts(5)));
+    run_for(&house, records(&house, &receiver), &memory, 10).await;
+    let letters: Vec<_> = house.letters().into_iter().map(|l| (l.alert.unwrap().id, l.reason)).collect();
+    assert_eq!(letters, [("2".to_owned(), "bad field".to_owned())]);
+    assert_eq!((receiver.taken(), memory.cursor()), (vec!["4".to_owned()], 5));
+    assert_eq!(house.count("lapwing_output_deliveries_total", Some("delivered")), 4.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_batch_costs_only_the_one_to_blame() {
+    let (house, memory) = (House::new(), Memory::of(&alerts(5)));
+    // All together are refused five times; then one by one the first two are taken and the third is not.
+    let receiver = Receiver { blame: Some("3".to_owned()), ..Receiver::default() };
+    run_for(&house, records(&house, &receiver), &memory, 600).await;
+    let letters: Vec<_> = house.letters().into_iter().map(|l| l.alert.unwrap().id).collect();
+    assert_eq!((letters, receiver.taken()), (vec!["3".to_owned()], ["1", "2", "4+5"].map(str::to_owned).to_vec()));
+    assert_eq!((receiver.tries.lock().unwrap().len(), memory.cursor()), (5 + 3 + 1, 5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_incident_is_closed_after_its_quiet_though_the_worker_was_restarted() {
+    let config = serde_json::json!({ "type": "pagerduty", "name": "out", "keyFile": "k", "resolveAfter": "1h" });
+    let config: Config = serde_json::from_value(config).unwrap();
+    let (house, receiver, memory) = (House::new(), Receiver::default(), Memory::of(&alerts(1)));
+    run_for(&house, house.worker_of(&config, &receiver), &memory, 600).await;
+    assert_eq!((receiver.taken(), memory.cursor()), (vec!["1".to_owned()], 1));
+    let house = again(house);
+    run_for(&house, house.worker_of(&config, &receiver), &memory.reopened(), 7200).await;
+    assert_eq!(receiver.taken(), ["1", "1 resolved"]);
+    let house = again(house);
+    run_for(&house, house.worker_of(&config, &receiver), &memory.reopened(), 7200).await;
+    assert_eq!(receiver.taken().len(), 2, "once");
 }

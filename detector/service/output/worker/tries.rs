@@ -48,8 +48,10 @@ impl<D: Deliver> Tries<D> {
         self.waiting = Some(Instant::now());
         let (mut rest, mut ends) = (notice, Vec::new());
         let (mut size, mut tries, mut refusals) = (rest.len(), 0_u32, 0_u32);
+        // While one of several is looked for that is to blame for all being refused.
+        let mut singly = false;
         while !rest.is_empty() {
-            size = size.clamp(1, rest.len());
+            size = if singly { 1 } else { size.clamp(1, rest.len()) };
             let part: Vec<&Alert> = rest[..size].iter().map(|h| &h.alert).collect();
             let Some(result) = self.attempt(&part).await else { break };
             tries = tries.saturating_add(1);
@@ -57,7 +59,8 @@ impl<D: Deliver> Tries<D> {
                 Ok(_) => {
                     self.delivered(size, tries);
                     ends.extend(rest.drain(..size).map(|h| End::Delivered(Box::new(h))));
-                    (size, tries, refusals) = (rest.len(), 0, 0);
+                    (size, tries) = (rest.len(), 0);
+                    refusals = if singly { refusals } else { 0 };
                     continue;
                 }
                 Err(Failure::TooLarge { .. }) if size > 1 && records => {
@@ -69,13 +72,14 @@ impl<D: Deliver> Tries<D> {
                     if refusals >= self.retry.refused_tries {
                         if size > 1 && records {
                             // One of them is to blame; the others must not pay for it.
-                            (size, refusals) = (1, self.retry.refused_tries - 1);
+                            (singly, refusals) = (true, self.retry.refused_tries - 1);
                             continue;
                         }
                         let part: Vec<Held> = rest.drain(..size).collect();
                         if !self.bury_all(part, &reason, tries, &mut ends).await {
                             break;
                         }
+                        (singly, size, tries, refusals) = (false, rest.len(), 0, 0);
                         continue;
                     }
                     (reason, None)
