@@ -337,6 +337,14 @@ fn list(title: &str, items: &[String]) -> String {
     format!("<h3 style=\"{TITLE}\">{title}</h3>\n<ul style=\"margin:0;padding-left:20px\">\n{}</ul>\n", items.concat())
 }
 
+fn paragraph(title: &str, text: &str) -> String {
+    let text = html(&cap(&text.split_whitespace().collect::<Vec<_>>().join(" "), 2000));
+    if text.is_empty() {
+        return text;
+    }
+    format!("<h3 style=\"{TITLE}\">{title}</h3>\n<p style=\"margin:0\">{text}</p>\n")
+}
+
 const CODE: &str = "font-family:monospace;background:#f3f4f6;padding:2px 4px;word-break:break-all";
 const TITLE: &str = "font-size:14px;margin:16px 0 4px 0;color:#374151";
 const LABEL: &str = "text-align:left;vertical-align:top;padding:2px 12px 2px 0;color:#6b7280;font-weight:normal";
@@ -360,7 +368,7 @@ fn page(level: Level, words: &text::Words) -> String {
         html(&cap(&words.summary, 1000)),
         rows.concat(),
         list("Unusual", &words.unusual),
-        list("Why it matters", std::slice::from_ref(&words.why)),
+        paragraph("Why it matters", &words.why),
         list("Harmless when", &words.false_positives),
         list("Do next", &words.next_steps),
         list("Told with it", &words.others),

@@ -121,7 +121,20 @@ pub fn words(alert: &Alert) -> Words {
     }
 }
 
-/// The words of a notice: its worst alert spelled out, the others a line each. The first thing to run shows the alert.
+/// `text` with nothing in it that a mail or chat program makes a link of by itself: `http[://]evil`, `www[.]evil`.
+fn unlinked(text: &str) -> String {
+    let mut out = text.replace("://", "[://]");
+    for (start, cut) in [("www.", "www[.]"), ("mailto:", "mailto[:]")] {
+        // Same bytes, same places: only ASCII letters change.
+        while let Some(at) = out.to_ascii_lowercase().find(start) {
+            out.replace_range(at..at + start.len(), cut);
+        }
+    }
+    out
+}
+
+/// The words of a notice, for people: its worst alert spelled out, the others a line each. The first thing to run shows the
+/// alert. What a sender wrote is no link.
 pub fn message(alerts: &[&Alert]) -> Words {
     let worst = worst(alerts);
     let mut words = words(worst);
@@ -136,6 +149,13 @@ pub fn message(alerts: &[&Alert]) -> Words {
         if others.len() > LISTED {
             words.others.push(format!("and {} more: lapwing search kind:alert --since 1d", others.len() - LISTED));
         }
+    }
+    words.summary = unlinked(&words.summary);
+    for (_, value) in &mut words.facts {
+        *value = unlinked(value);
+    }
+    for text in words.unusual.iter_mut().chain(&mut words.next_steps).chain(&mut words.others) {
+        *text = unlinked(text);
     }
     words
 }
@@ -335,6 +355,40 @@ HIGH Shell opened in a pod
         assert!(matches!(long.as_slice(), [command] if command.starts_with("    $ kubectl get pod x")), "{long:?}");
         assert!(text.contains("    - step") && text.contains("\n      step"), "{text}");
         assert!(!is_command("kubectl get pod x -o yaml: what can it do?"));
+    }
+
+    #[test]
+    fn a_message_shows_the_worst_first_and_the_others_a_line_each() {
+        let (first, mut worst) = (sample::alert(), sample::hostile("eve\nWho: root"));
+        worst.level = Level::Critical;
+        let many = vec![first.clone(); 30];
+        let all: Vec<&Alert> = many.iter().chain([&worst]).collect();
+        let words = message(&all);
+        assert_eq!(words.headline, "31 alerts, the worst: CRITICAL Shell opened in a pod");
+        assert_eq!(words.next_steps[0], "lapwing show a1b2c3d4");
+        assert_eq!(words.others.len(), LISTED + 1);
+        assert_eq!(
+            words.others[0],
+            "HIGH Shell opened in a pod: alice in prod, 2026-03-01 12:00:00 UTC, lapwing show a1b2c3d4"
+        );
+        assert_eq!(words.others[LISTED], "and 10 more: lapwing search kind:alert --since 1d");
+        assert!(message(&[&first, &worst]).others.iter().all(|l| !l.contains('\n')), "an alert is one line");
+    }
+
+    #[test]
+    fn what_a_sender_wrote_is_no_link() {
+        let hostile = sample::hostile("HTTPS://evil www.WWW.evil MailTo:x@evil http://http://x");
+        let mut other = sample::alert();
+        other.level = Level::Critical;
+        for alerts in [vec![&hostile], vec![&hostile, &other]] {
+            let text = layout(&message(&alerts), Level::High, false).to_ascii_lowercase();
+            let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+            for link in ["://e", "://h", "://x", "www.", "mailto:"] {
+                assert!(!text.replace("[://]", "").contains(link), "{link} in {text}");
+            }
+            assert!(text.contains("https[://]evil www[.]www[.]evil mailto[:]x@evil http[://]http[://]x"), "{text}");
+        }
+        assert_eq!(words(&hostile).summary, hostile.summary, "machines get it as it was");
     }
 
     #[test]
