@@ -2,6 +2,7 @@
 //! store, outputs, metrics. The decisions are made in `lapwing-engine`.
 
 pub mod app;
+pub mod archive;
 pub mod cli;
 pub mod completeness;
 pub mod config;

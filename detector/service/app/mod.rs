@@ -7,6 +7,7 @@ mod watch;
 
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
@@ -16,6 +17,7 @@ use lapwing_engine::rule::set::RuleSet;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::archive::Archive;
 use crate::completeness::Completeness;
 use crate::config::{Config, Loaded};
 use crate::flow::silence::{Silences, Watch};
@@ -76,6 +78,8 @@ struct App {
     sources_stop: CancellationToken,
     outputs: tokio::sync::Mutex<JoinSet<anyhow::Result<()>>>,
     outputs_stop: CancellationToken,
+    /// How far the archive has come in the event journal.
+    archived: Mutex<Option<Arc<AtomicU64>>>,
     /// How far each output has come in the alert journal.
     passed: Arc<Mutex<Vec<Passed>>>,
     admin: tokio::sync::Mutex<JoinSet<()>>,
@@ -158,6 +162,7 @@ impl App {
             sources_stop: CancellationToken::new(),
             outputs: tokio::sync::Mutex::default(),
             outputs_stop: CancellationToken::new(),
+            archived: Mutex::default(),
             passed: Arc::default(),
             admin: tokio::sync::Mutex::default(),
             admin_stop: CancellationToken::new(),
@@ -171,6 +176,7 @@ impl App {
         app.start_outputs().await?;
         // After the outputs, which begin with the next alert, and before anything is taken in.
         app.look_at_the_room().await;
+        app.start_archive().await?;
         app.start_sources(&positions).await?;
         app.readiness.ready("listeners");
         app.start_scrub().await;
@@ -257,6 +263,17 @@ impl App {
             let worker = worker.with_flow(Arc::clone(&flow)).with_silences(silences.clone());
             workers.spawn(async move { Ok(worker.run(queue).await?) });
         }
+        Ok(())
+    }
+
+    async fn start_archive(&self) -> anyhow::Result<()> {
+        let Some(config) = self.config.archive.clone() else { return Ok(()) };
+        let (metrics, own) = (Arc::clone(&self.metrics), self.own.clone());
+        let archive = Archive::open(config, &self.config.data_dir, self.events.clone(), metrics, own)?;
+        if let Ok(mut archived) = self.archived.lock() {
+            *archived = Some(archive.done());
+        }
+        self.outputs.lock().await.spawn(archive.run(self.outputs_stop.clone()));
         Ok(())
     }
 

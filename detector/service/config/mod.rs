@@ -22,7 +22,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::ruleset::DEFAULT_FILTERS;
-pub use parts::{completeness, file, flow, kafka, output, space, webhook};
+pub use parts::{archive, completeness, file, flow, kafka, output, space, webhook};
 pub use problem::{ConfigError, Place, Problem, Problems};
 use tree::Node;
 pub use units::{ByteSize, HumanDuration};
@@ -50,6 +50,8 @@ pub struct Config {
     pub completeness: completeness::Config,
     /// What happens when the disk fills up.
     pub disk: space::Config,
+    /// Where every event is kept, in an S3 bucket.
+    pub archive: Option<archive::Config>,
     /// Where alerts go.
     pub outputs: Vec<output::Config>,
     /// Which alerts go to which of them, and with which others. Without it each output gets every alert of its level.
@@ -72,6 +74,7 @@ impl Default for Config {
             retention: Retention::default(),
             completeness: completeness::Config::default(),
             disk: space::Config::default(),
+            archive: None,
             outputs: Vec::new(),
             route: None,
             inhibit_rules: Vec::new(),

@@ -9,9 +9,11 @@ pub fn problems(config: &super::Config) -> Vec<(String, String)> {
     let outputs = outputs.flat_map(|(i, c)| c.problems().into_iter().map(move |p| (format!("outputs[{i}]"), p)));
     let kafka = config.sources.kafka.iter().enumerate();
     let kafka = kafka.filter_map(|(i, k)| Some((format!("sources.kafka[{i}]"), k.client().err()?.to_string())));
-    webhook.chain(kafka).chain(outputs).chain(config.completeness.problems()).collect()
+    let archive = config.archive.iter().flat_map(archive::Config::problems).map(|p| ("archive".to_owned(), p));
+    webhook.chain(kafka).chain(outputs).chain(archive).chain(config.completeness.problems()).collect()
 }
 
+pub use crate::archive;
 pub use crate::completeness;
 pub use crate::flow;
 pub use crate::output;

@@ -91,6 +91,10 @@ pub struct Metrics {
     output_deliveries: IntCounterVec,
     output_pending: IntGaugeVec,
     output_oldest: GaugeVec,
+    /// Tries to archive that failed.
+    pub archive_failures: IntCounter,
+    archive_events: IntCounter,
+    archive_bytes: IntCounter,
     output_dead: IntCounterVec,
     output_withheld: IntCounterVec,
     output_held: IntGaugeVec,
@@ -270,6 +274,13 @@ impl Metrics {
                 "Age of the oldest alert an output has still to deliver.",
                 &["output"],
             )?,
+            archive_failures: counter(
+                &r,
+                "archive_failures_total",
+                "Tries to put an object into the archive that failed.",
+            )?,
+            archive_events: counter(&r, "archive_events_total", "Events in the archive.")?,
+            archive_bytes: counter(&r, "archive_bytes_total", "Bytes put into the archive, compressed.")?,
             output_dead: counters(&r, "output_dead_letters_total", "Alerts an output gave up.", &["output"])?,
             output_withheld: counters(
                 &r,
@@ -441,6 +452,12 @@ impl Metrics {
         // Also when nothing died, so that the series exists before the first dead letter.
         let dead = if outcome == Outcome::Dead { alerts } else { 0 };
         self.output_dead.with_label_values(&[output]).inc_by(dead);
+    }
+
+    /// An object went to the archive: events in it, and its bytes.
+    pub fn archived(&self, events: u64, bytes: u64) {
+        self.archive_events.inc_by(events);
+        self.archive_bytes.inc_by(bytes);
     }
 
     /// Alerts an output was not told.

@@ -113,6 +113,11 @@ impl Client {
         Ok(())
     }
 
+    /// The client underneath, for those who speak HTTP by themselves. Literal addresses are theirs to check.
+    pub fn guarded(&self) -> Result<reqwest::Client, Failure> {
+        self.build()
+    }
+
     fn build(&self) -> Result<reqwest::Client, Failure> {
         let mut tls = self.tls.client().map_err(Failure::retry)?;
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
