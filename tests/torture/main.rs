@@ -5,6 +5,7 @@
 //! event that was acknowledged is stored, alerted and found once; no alert is invented; the journals are whole.
 #![allow(clippy::unwrap_used, reason = "a harness that cannot go on stops")]
 
+mod apiserver;
 mod crash;
 #[path = "../it/daemon.rs"]
 #[allow(dead_code, reason = "shared with the integration tests, which need more of it")]
@@ -72,8 +73,9 @@ impl Scale {
 
 type Run = fn(&Scale) -> Row;
 
-const ROWS: [(&str, &str, Run); 13] = [
+const ROWS: [(&str, &str, Run); 14] = [
     ("C1", "SIGKILL at random moments", crash::random_kills),
+    ("C1b", "restarts, 503 and slow answers under the client of kube-apiserver", apiserver::real_client),
     ("C2", "SIGKILL at every call that changes a file", crash::every_call),
     ("D1", "disk full, and room again", disk::full),
     ("D2", "EIO from every call that changes a file", disk::every_eio),
