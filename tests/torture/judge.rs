@@ -46,6 +46,9 @@ pub fn judge(daemon: &mut Daemon, ledger: &Ledger, row: &mut Row) {
     let missing = |n: &&u32| !stored.contains(&audit_id(**n));
     row.lost += acked.iter().filter(missing).count();
 
+    if daemon.alerts().iter().any(|alert| alert["rule"]["id"] == "lapwing-replay-diverged") {
+        row.wrong.push("a replay gave other alerts than before".into());
+    }
     let loud: BTreeSet<String> = acked.iter().filter(|n| is_loud(**n)).map(|n| actor(*n)).collect();
     let sent: BTreeSet<String> = (0..ledger.sent()).filter(|n| is_loud(*n)).map(actor).collect();
     let alerted = alerted(&data);

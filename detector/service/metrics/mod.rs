@@ -107,6 +107,7 @@ pub struct Metrics {
     pub journal_fsync: Histogram,
     /// Damaged places met while reading the journal.
     pub journal_damage: IntCounter,
+    pub replay_divergence: IntCounter,
     /// Files of the journals that were read again and checked.
     pub journal_scrubbed: IntCounter,
     pub alert_journal_bytes: IntGauge,
@@ -299,6 +300,11 @@ impl Metrics {
                 vec![0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0],
             )?,
             journal_damage: counter(&r, "journal_damage_total", "Damaged places met while reading the journal.")?,
+            replay_divergence: counter(
+                &r,
+                "replay_divergence_total",
+                "Starts at which the same events gave other alerts than before.",
+            )?,
             journal_scrubbed: counter(
                 &r,
                 "journal_scrubbed_files_total",
