@@ -214,6 +214,7 @@ impl App {
             events: self.events.clone(),
             alerts: self.alerts.clone(),
             dir: self.config.data_dir.join("index"),
+            state: self.config.data_dir.join("state"),
             max_age: Some(self.config.retention.max_age.get()),
             progress: Arc::clone(&self.index),
             metrics: Arc::clone(&self.metrics),

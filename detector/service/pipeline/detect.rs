@@ -18,6 +18,7 @@ use lapwing_engine::baseline::Order;
 use lapwing_engine::batch::{Batch, Item};
 use lapwing_engine::engine::{Engine, Output};
 
+use super::attempts::{self, Attempts};
 use super::orders;
 use super::positions::Positions;
 use super::replay::{self, Check};
@@ -84,6 +85,7 @@ struct Run {
     named: Option<rulebook::Id>,
     /// The last one that was written into the journal.
     announced: Option<rulebook::Id>,
+    attempts: Attempts,
     /// While what is judged was judged before.
     check: Option<Check>,
     pending: Vec<Alert>,
@@ -119,8 +121,11 @@ impl Detect {
             tracing::info!(snapshot = start.lsn, judged = durable_before, "resuming");
         }
         self.progress.judged.store(durable_before, Ordering::Release);
+        let (attempts, notice) = Attempts::open(&self.state, "engine");
+        attempts::tell(notice, &self.metrics, &self.own);
         let time = Instant::now();
         let run = Run {
+            attempts,
             durable_before,
             last: start.lsn,
             positions: start.positions,
@@ -200,6 +205,7 @@ impl Run {
             self.check = None;
         }
         match record.kind {
+            _ if self.attempts.begin(record.lsn) => {}
             event_record::BATCH => match Batch::decode(&record.payload) {
                 Ok(batch) => self.batch(&batch, record.lsn, &mut out),
                 Err(error) => tracing::error!(lsn = record.lsn.0, %error, "batch cannot be read"),
@@ -240,6 +246,11 @@ impl Run {
         let live = (lsn.0 > self.durable_before).then(now_micros);
         for (index, item) in batch.items.iter().enumerate() {
             let Item::Event(text) = item else { continue };
+            if self.attempts.item(index) {
+                continue;
+            }
+            #[cfg(test)]
+            tests::crash_at(text);
             let position = || format!("{}:{index}", lsn.0);
             match self.at.engine.event(&batch.cluster, text, self.now, &position, out) {
                 Ok(time) => {
@@ -287,6 +298,8 @@ impl Run {
 
     /// Makes the pending alerts durable, and with them how far we are.
     fn commit(&mut self) -> anyhow::Result<()> {
+        // Who is ended while the disk is full was not ended by a record.
+        self.attempts.rest();
         let judged = self.at.progress.judged.load(Ordering::Acquire);
         let due = !self.pending.is_empty() || (self.last > judged && self.marked.elapsed() >= MARK_EVERY);
         if !due || self.last <= self.durable_before {

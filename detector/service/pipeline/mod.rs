@@ -4,6 +4,7 @@
 //! run the same code. Neither touches a socket.
 
 pub mod arrivals;
+mod attempts;
 pub mod damage;
 pub mod deliver;
 pub mod detect;

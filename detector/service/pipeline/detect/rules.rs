@@ -17,6 +17,7 @@ impl Run {
         if self.named == wanted || self.announced == wanted {
             return;
         }
+        self.attempts.rest();
         match self.at.events.append_blocking(event_record::RULES, self.at.rulebook.id.to_vec()) {
             Ok(_) => self.announced = wanted,
             Err(error) => tracing::warn!(%error, "new rules could not be journaled; the old ones go on for now"),

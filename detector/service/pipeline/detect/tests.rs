@@ -4,6 +4,11 @@ use super::*;
 use crate::journal;
 use crate::ruleset::Selection;
 
+/// An event that no engine can bear, in these tests.
+pub(super) fn crash_at(text: &str) {
+    assert!(!text.contains("\"poison\""), "poisoned");
+}
+
 /// The two journals and everything else that is on disk.
 struct House {
     dir: tempfile::TempDir,
@@ -25,12 +30,14 @@ impl House {
         house
     }
 
-    /// A batch with one event of `actor`.
-    fn event(&self, actor: &str) {
-        let text = format!(
-            r#"{{"auditID":"{actor}","stage":"ResponseComplete","verb":"get","requestURI":"/","user":{{"username":"{actor}"}},"objectRef":{{"resource":"pods","name":"p","namespace":"n"}},"responseStatus":{{"code":200}},"requestReceivedTimestamp":"2026-11-20T10:00:00.000000Z","stageTimestamp":"2026-11-20T10:00:00.000000Z"}}"#
-        );
-        let items = vec![Item::Event(text)];
+    /// A batch with one event of each actor.
+    fn event(&self, actors: &str) {
+        let text = |actor| {
+            format!(
+                r#"{{"auditID":"{actor}","stage":"ResponseComplete","verb":"get","requestURI":"/","user":{{"username":"{actor}"}},"objectRef":{{"resource":"pods","name":"p","namespace":"n"}},"responseStatus":{{"code":200}},"requestReceivedTimestamp":"2026-11-20T10:00:00.000000Z","stageTimestamp":"2026-11-20T10:00:00.000000Z"}}"#
+            )
+        };
+        let items = actors.split(' ').map(|actor| Item::Event(text(actor))).collect();
         let batch = Batch { cluster: "prod".into(), origin: Origin::Webhook, received: 1_763_632_800_000_000, items };
         self.events.append_blocking(event_record::BATCH, batch.encode()).unwrap();
     }
@@ -83,7 +90,10 @@ impl House {
 
     fn forget_snapshots(&self) {
         for entry in std::fs::read_dir(self.dir.path().join("state")).unwrap() {
-            std::fs::remove_file(entry.unwrap().path()).unwrap();
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|end| end == "snap") {
+                std::fs::remove_file(path).unwrap();
+            }
         }
     }
 }
@@ -140,4 +150,17 @@ fn a_replay_that_says_something_else_is_told() {
     house.run("first");
     assert_eq!(house.metrics.replay_divergence.get(), 1);
     assert_eq!(house.told().last().unwrap(), "lapwing-replay-diverged lapwing");
+}
+
+#[test]
+fn an_event_that_ends_the_process_is_left_out_after_the_second_time_and_told() {
+    let house = House::new();
+    house.event("ada poison bob");
+    let run = || std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| house.run("first")));
+    assert!(run().is_err() && run().is_err());
+    run().unwrap();
+    assert_eq!(house.told(), ["lapwing-record-set-aside lapwing", "first ada", "first bob"]);
+    house.forget_snapshots();
+    run().unwrap();
+    assert_eq!((house.told().len(), house.metrics.replay_divergence.get(), house.metrics.set_aside.get()), (3, 0, 1));
 }
