@@ -2,6 +2,7 @@
 
 mod drain;
 mod room;
+mod sandbox;
 mod scrub;
 mod watch;
 
@@ -14,6 +15,7 @@ use std::thread::JoinHandle;
 use anyhow::Context;
 use lapwing_engine::engine::{Engine, Options};
 use lapwing_engine::rule::set::RuleSet;
+use rustix::process::DumpableBehavior;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -40,13 +42,36 @@ use crate::ruleset::Selection;
 use crate::source::webhook::{Reload, Timing, Webhook};
 use crate::source::{file, kafka};
 use crate::space::Space;
+use sandbox::Places;
+
+/// Gives up what the service does not need. To be called while there is one thread.
+///
+/// # Errors
+/// When `dataDir` cannot be made.
+pub fn confine(loaded: &Loaded) -> anyhow::Result<()> {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    if !loaded.config.sandbox {
+        return Ok(());
+    }
+    private_dir(&loaded.config.data_dir)?;
+    match Places::of(&loaded.config, &loaded.file).enter() {
+        Ok(true) => tracing::info!("in a sandbox"),
+        Ok(false) => {
+            tracing::info!("in a sandbox as far as this kernel has one")
+        }
+        Err(error) => tracing::warn!(%error, "no sandbox"),
+    }
+    if let Err(error) = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "memory may be dumped");
+    }
+    Ok(())
+}
 
 /// Runs the service until it is told to stop.
 ///
 /// # Errors
 /// When it cannot start, or a part that owns state failed: restart it, it resumes where it was.
 pub async fn serve(loaded: Loaded) -> anyhow::Result<()> {
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let app = App::start(loaded).await?;
     let result = app.watch().await;
     let drained = app.drain().await;
