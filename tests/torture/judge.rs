@@ -42,7 +42,7 @@ pub fn judge(daemon: &mut Daemon, ledger: &Ledger, row: &mut Row) {
             row.wrong.push(format!("{journal}: {report:?}"));
         }
     }
-    let stored = stored(&data);
+    let stored = stored(&data, Lsn(0));
     let missing = |n: &&u32| !stored.contains(&audit_id(**n));
     row.lost += acked.iter().filter(missing).count();
 
@@ -73,9 +73,9 @@ pub fn judge(daemon: &mut Daemon, ledger: &Ledger, row: &mut Row) {
     }
 }
 
-/// Audit ids of all events in the event journal.
-pub fn stored(data: &Path) -> BTreeSet<String> {
-    let mut reader = open_read_only(&data.join("journal")).unwrap().reader(Lsn(0));
+/// Audit ids of all events in the event journal behind a record.
+pub fn stored(data: &Path, after: Lsn) -> BTreeSet<String> {
+    let mut reader = open_read_only(&data.join("journal")).unwrap().reader(after);
     let mut ids = BTreeSet::new();
     while let Some(record) = reader.next().unwrap_or(None) {
         let Ok(batch) = Batch::decode(&record.payload) else { continue };

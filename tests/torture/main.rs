@@ -6,6 +6,8 @@
 #![allow(clippy::unwrap_used, reason = "a harness that cannot go on stops")]
 
 mod apiserver;
+mod backlog;
+mod cost;
 mod crash;
 #[path = "../it/daemon.rs"]
 #[allow(dead_code, reason = "shared with the integration tests, which need more of it")]
@@ -73,10 +75,11 @@ impl Scale {
 
 type Run = fn(&Scale) -> Row;
 
-const ROWS: [(&str, &str, Run); 14] = [
+const ROWS: [(&str, &str, Run); 16] = [
     ("C1", "SIGKILL at random moments", crash::random_kills),
     ("C1b", "restarts, 503 and slow answers under the client of kube-apiserver", apiserver::real_client),
     ("C2", "SIGKILL at every call that changes a file", crash::every_call),
+    ("C7", "kill -9 with a backlog of which nothing was judged", backlog::outage),
     ("D1", "disk full, and room again", disk::full),
     ("D2", "EIO from every call that changes a file", disk::every_eio),
     ("D2b", "ENOSPC from every call that changes a file", disk::every_enospc),
@@ -87,6 +90,7 @@ const ROWS: [(&str, &str, Run); 14] = [
     ("A1", "malformed bodies beside a clean client", hostile::malformed),
     ("A2", "slow connections of five kinds beside a clean client", slow::five_kinds),
     ("A3", "flood beside the memory limit", hostile::flood),
+    ("P1", "what durability costs: with fdatasync and without", cost::durability),
     ("A5", "certificates, tokens and paths", who::matrix),
 ];
 

@@ -69,6 +69,7 @@ pub struct Metrics {
     output_oldest: GaugeVec,
     output_dead: IntCounterVec,
     cluster_silent: IntGaugeVec,
+    audit_blind: IntGaugeVec,
     events_missing: IntGaugeVec,
     audit_errors: IntCounterVec,
 
@@ -243,6 +244,13 @@ impl Metrics {
                 &["output"],
             )?,
             output_dead: counters(&r, "output_dead_letters_total", "Alerts an output gave up.", &["output"])?,
+            audit_blind: keep(
+                &r,
+                IntGaugeVec::new(
+                    Opts::new("audit_blind", "1 when a request of our own left no audit event."),
+                    &["cluster"],
+                )?,
+            )?,
             cluster_silent: keep(
                 &r,
                 IntGaugeVec::new(Opts::new("cluster_silent", "1 when no event came for too long."), &["cluster"])?,
@@ -386,6 +394,11 @@ impl Metrics {
     /// Whether a cluster sends nothing.
     pub fn silent(&self, cluster: &str, silent: bool) {
         self.cluster_silent.with_label_values(&[self.clusters.admit(cluster)]).set(i64::from(silent));
+    }
+
+    /// Whether requests of our own to a cluster leave no event.
+    pub fn blind(&self, cluster: &str, blind: bool) {
+        self.audit_blind.with_label_values(&[self.clusters.admit(cluster)]).set(i64::from(blind));
     }
 
     /// Events of a cluster that have not come.

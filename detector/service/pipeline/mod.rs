@@ -5,6 +5,7 @@
 
 pub mod arrivals;
 mod attempts;
+pub mod canaries;
 pub mod damage;
 pub mod deliver;
 pub mod detect;
