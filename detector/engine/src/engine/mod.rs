@@ -104,7 +104,9 @@ pub struct Engine {
     baselines: Option<Box<Baselines>>,
     counts: Counts,
     shapes: Shapes,
+    /// Kept for their room only.
     candidates: Vec<u32>,
+    key: String,
 }
 
 impl Engine {
@@ -124,6 +126,7 @@ impl Engine {
             counts: Counts::default(),
             shapes: Shapes::default(),
             candidates: Vec::new(),
+            key: String::new(),
         }
     }
 
@@ -206,7 +209,7 @@ impl Engine {
         if self.wiring.remembers {
             Arc::make_mut(&mut self.memory).learn(&facts, places);
         }
-        event.time()
+        facts.time()
     }
 
     /// Lets time pass: closes groups whose window is over.
@@ -230,7 +233,7 @@ impl Engine {
         self.shapes.candidates(&self.rules, sight.facts, past, &mut candidates);
         if !candidates.is_empty() {
             let rules = Arc::clone(&self.rules);
-            let told = Telling { sight, position, told: OnceCell::new() };
+            let told = Telling::new(sight, position);
             let before = out.findings.len();
             let mut undecided: Vec<Undecided> = Vec::new();
             for &index in &candidates {
@@ -252,7 +255,7 @@ impl Engine {
 
     fn matched(&mut self, index: u32, rule: &Rule, telling: &Telling<'_, '_, '_>, now: i64, out: &mut Output) {
         let facts = telling.sight.facts;
-        let request = request_id(facts);
+        let request = telling.request();
         if !self.fired.first((index, request)) {
             self.counts.repeated += 1;
             return;
@@ -272,14 +275,15 @@ impl Engine {
     fn correlate(&mut self, index: u32, telling: &Telling<'_, '_, '_>, request: u64, now: i64, out: &mut Output) {
         let rules = Arc::clone(&self.rules);
         let base = rules.rules().len() as u32;
+        let mut key = std::mem::take(&mut self.key);
         for at in 0..self.wiring.feeds[index as usize].len() {
             let (which, slot) = self.wiring.feeds[index as usize][at];
             let correlation = &rules.correlations()[which as usize];
-            let group_key = group_key(correlation, slot, telling.sight);
+            group_key(correlation, slot, telling.sight, &mut key);
             let windows = match &mut self.histories[which as usize] {
                 History::Windows(windows) => windows,
                 History::Habits(habits) => {
-                    let told = unusual::of_group(habits, correlation, slot, telling.sight, &group_key);
+                    let told = unusual::of_group(habits, correlation, slot, telling.sight, &key);
                     let Some(what) = told else { continue };
                     if self.wiring.speaks[(base + which) as usize] {
                         let rule = rule_ref(&correlation.meta);
@@ -291,16 +295,17 @@ impl Engine {
                     continue;
                 }
             };
-            let spell = windows.wants_evidence(&group_key, slot);
+            let spell = windows.wants_evidence(&key, slot);
             let evidence = spell.then(|| &telling.told().evidence);
             let Some(hit) = hit_of(correlation, slot, telling.sight, request, evidence) else { continue };
-            let Some(hits) = windows.add(&group_key, hit) else { continue };
+            let Some(hits) = windows.add(&key, hit) else { continue };
             if self.wiring.speaks[(base + which) as usize] {
                 let count = unique(hits.iter().map(|h| h.audit_id.clone())).len();
                 self.correlated(which, hits, &format!("{count} requests"), telling, now, out);
             }
             self.correlate(base + which, telling, request, now, out);
         }
+        self.key = key;
     }
 
     /// A finding without words, where its alert has all it will show.
@@ -428,10 +433,19 @@ pub struct Snapshot {
 struct Telling<'f, 's, 'e> {
     sight: &'f Sight<'s, 'e>,
     position: &'f dyn Fn() -> String,
+    request: OnceCell<u64>,
     told: OnceCell<Told>,
 }
 
-impl Telling<'_, '_, '_> {
+impl<'f, 's, 'e> Telling<'f, 's, 'e> {
+    fn new(sight: &'f Sight<'s, 'e>, position: &'f dyn Fn() -> String) -> Self {
+        Self { sight, position, request: OnceCell::new(), told: OnceCell::new() }
+    }
+
+    fn request(&self) -> u64 {
+        *self.request.get_or_init(|| request_id(self.sight.facts))
+    }
+
     fn told(&self) -> &Told {
         self.told.get_or_init(|| Told::of(self.sight, &(self.position)()))
     }
@@ -491,7 +505,7 @@ fn finding(
         cluster: facts.cluster.to_owned(),
         actor,
         actor_kind: facts.actor_kind.to_owned(),
-        time: to_datetime(facts.event.time().unwrap_or_default()),
+        time: to_datetime(facts.time().unwrap_or_default()),
         summary,
         audit_ids,
         evidence,

@@ -1,8 +1,7 @@
 //! One kind of memory: what is known under a key. Bounded: what was touched longest ago is forgotten
 //! first and counted, so that an attacker who fills it is visible.
 
-use std::collections::{BTreeMap, HashMap};
-
+use hashlink::LinkedHashMap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -71,10 +70,8 @@ impl TryFrom<String> for Key {
 /// What is remembered, each under its key.
 #[derive(Clone, Debug)]
 pub struct Book<V> {
-    entries: HashMap<Key, (u64, V)>,
-    /// Keys by when they were last touched.
-    order: BTreeMap<u64, Key>,
-    touch: u64,
+    /// In the order they were last touched.
+    entries: LinkedHashMap<Key, V>,
     cap: usize,
     evicted: u64,
 }
@@ -88,30 +85,22 @@ struct Stored<V> {
 
 impl<V> Book<V> {
     pub fn new(cap: usize) -> Self {
-        Self { entries: HashMap::new(), order: BTreeMap::new(), touch: 0, cap: cap.max(1), evicted: 0 }
+        Self { entries: LinkedHashMap::new(), cap: cap.max(1), evicted: 0 }
     }
 
     pub fn get(&self, key: Key) -> Option<&V> {
-        self.entries.get(&key).map(|(_, value)| value)
+        self.entries.get(&key)
     }
 
     pub fn put(&mut self, key: Key, value: V) {
-        self.remove(key);
-        if self.entries.len() >= self.cap
-            && let Some((_, oldest)) = self.order.pop_first()
-        {
-            self.entries.remove(&oldest);
+        if self.entries.insert(key, value).is_none() && self.entries.len() > self.cap {
+            self.entries.pop_front();
             self.evicted += 1;
         }
-        self.touch += 1;
-        self.order.insert(self.touch, key);
-        self.entries.insert(key, (self.touch, value));
     }
 
     pub fn remove(&mut self, key: Key) -> Option<V> {
-        let (touched, value) = self.entries.remove(&key)?;
-        self.order.remove(&touched);
-        Some(value)
+        self.entries.remove(&key)
     }
 
     /// Takes what is remembered (or nothing), and puts back what `f` makes of it.
@@ -121,7 +110,7 @@ impl<V> Book<V> {
     }
 
     pub fn values(&self) -> impl Iterator<Item = &V> {
-        self.entries.values().map(|(_, value)| value)
+        self.entries.values()
     }
 
     pub fn len(&self) -> usize {
@@ -140,8 +129,7 @@ impl<V> Book<V> {
 
 impl<V: Clone + Serialize + DeserializeOwned> Book<V> {
     pub fn snapshot(&self) -> serde_json::Value {
-        let entry = |key: &Key| self.get(*key).map(|value| (*key, value));
-        let entries: Vec<(Key, &V)> = self.order.values().filter_map(entry).collect();
+        let entries: Vec<(&Key, &V)> = self.entries.iter().collect();
         serde_json::json!({ "evicted": self.evicted, "entries": entries })
     }
 

@@ -109,7 +109,7 @@ books! {
 impl Memory {
     /// Learns from an event that has been judged; `places` are those of its [`Sight`].
     pub fn learn(&mut self, facts: &Facts<'_>, places: Places) {
-        let Some(now) = facts.event.time().filter(|_| facts.judged()) else { return };
+        let Some(now) = facts.time().filter(|_| facts.judged()) else { return };
         self.learn_credential(facts, places.credential, now);
         match facts.outcome {
             "allowed" => {
