@@ -58,7 +58,7 @@ impl Engine {
             let stages: Vec<&str> = hits.iter().filter_map(|h| h.value.as_deref()).collect();
             let what = format!("{} stages of an attack ({})", stages.len(), stages.join(", "));
             self.correlated(which, hits, &what, telling, now, out);
-            self.correlate(rules.rules().len() as u32 + which, telling, request, now, out);
+            self.correlate(rules.rules().len() as u32 + which, telling, now, out);
         }
     }
 }

@@ -35,7 +35,7 @@ use fired::{Fired, request_id};
 use shapes::Shapes;
 use undecidable::{UNDECIDABLE, Undecided};
 pub use unusual::ANOMALY_RULES;
-use wiring::{History, Wiring, group_key, hit_of, span, unique};
+use wiring::{Feed, History, Wiring, group_key, hit_of, span, unique};
 
 /// How the engine behaves, apart from its rules.
 #[derive(Clone, Debug)]
@@ -255,6 +255,10 @@ impl Engine {
 
     fn matched(&mut self, index: u32, rule: &Rule, telling: &Telling<'_, '_, '_>, now: i64, out: &mut Output) {
         let facts = telling.sight.facts;
+        if self.wiring.only_teaches[index as usize] {
+            self.correlate(index, telling, now, out);
+            return;
+        }
         let request = telling.request();
         if !self.fired.first((index, request)) {
             self.counts.repeated += 1;
@@ -267,19 +271,21 @@ impl Engine {
             self.report(index, finding, &advice(&rule.meta), now, out);
         }
         if !self.wiring.feeds[index as usize].is_empty() {
-            self.correlate(index, telling, request, now, out);
+            self.correlate(index, telling, now, out);
         }
     }
 
     /// Feeds a match of rule or correlation `index` to the correlations that rest on it.
-    fn correlate(&mut self, index: u32, telling: &Telling<'_, '_, '_>, request: u64, now: i64, out: &mut Output) {
+    fn correlate(&mut self, index: u32, telling: &Telling<'_, '_, '_>, now: i64, out: &mut Output) {
         let rules = Arc::clone(&self.rules);
         let base = rules.rules().len() as u32;
         let mut key = std::mem::take(&mut self.key);
         for at in 0..self.wiring.feeds[index as usize].len() {
-            let (which, slot) = self.wiring.feeds[index as usize][at];
+            let Feed { which, slot, same_group } = self.wiring.feeds[index as usize][at];
             let correlation = &rules.correlations()[which as usize];
-            group_key(correlation, slot, telling.sight, &mut key);
+            if !same_group {
+                group_key(correlation, slot, telling.sight, &mut key);
+            }
             let windows = match &mut self.histories[which as usize] {
                 History::Windows(windows) => windows,
                 History::Habits(habits) => {
@@ -287,23 +293,24 @@ impl Engine {
                     let Some(what) = told else { continue };
                     if self.wiring.speaks[(base + which) as usize] {
                         let rule = rule_ref(&correlation.meta);
-                        let mut finding = self.finding(rule, &[request], telling.sight.facts, telling.told(), None);
+                        let mut finding =
+                            self.finding(rule, &[telling.request()], telling.sight.facts, telling.told(), None);
                         finding.summary = format!("{what}: {}", finding.summary);
                         self.report(base + which, finding, &advice(&correlation.meta), now, out);
                     }
-                    self.correlate(base + which, telling, request, now, out);
+                    self.correlate(base + which, telling, now, out);
                     continue;
                 }
             };
             let spell = windows.wants_evidence(&key, slot);
             let evidence = spell.then(|| &telling.told().evidence);
-            let Some(hit) = hit_of(correlation, slot, telling.sight, request, evidence) else { continue };
+            let Some(hit) = hit_of(correlation, slot, telling.sight, telling.request(), evidence) else { continue };
             let Some(hits) = windows.add(&key, hit) else { continue };
             if self.wiring.speaks[(base + which) as usize] {
                 let count = unique(hits.iter().map(|h| h.audit_id.clone())).len();
                 self.correlated(which, hits, &format!("{count} requests"), telling, now, out);
             }
-            self.correlate(base + which, telling, request, now, out);
+            self.correlate(base + which, telling, now, out);
         }
         self.key = key;
     }

@@ -12,12 +12,23 @@ use crate::rule::view::{Scalar, Values, View};
 use crate::window::{Hit, Kind, Windows};
 use crate::words;
 
+/// A correlation that is fed, and as which of its parts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Feed {
+    pub(super) which: u32,
+    pub(super) slot: u32,
+    /// It groups as the one fed before it.
+    pub(super) same_group: bool,
+}
+
 /// Which correlations rest on which rules, and who speaks. Correlations are numbered behind the rules.
 #[derive(Debug)]
 pub(super) struct Wiring {
-    /// Per rule or correlation: the correlations it feeds, and as which of their parts.
-    pub(super) feeds: Vec<Vec<(u32, u32)>>,
+    /// Per rule or correlation: the correlations it feeds.
+    pub(super) feeds: Vec<Vec<Feed>>,
     pub(super) speaks: Vec<bool>,
+    /// Rules that only teach what is new or rare, where a request told twice teaches the same.
+    pub(super) only_teaches: Vec<bool>,
     /// Correlations that findings feed, whatever rule made them.
     pub(super) chains: Vec<u32>,
     /// Whether anything reads what is remembered of objects and credentials.
@@ -39,12 +50,31 @@ impl Wiring {
                         base + i
                     }
                 };
-                feeds[index].push((which as u32, slot as u32));
+                let groups = |feed: &Feed| grouping(&set.correlations()[feed.which as usize], feed.slot);
+                let mut feed = Feed { which: which as u32, slot: slot as u32, same_group: false };
+                feed.same_group = feeds[index].last().is_some_and(|before| groups(before) == groups(&feed));
+                feeds[index].push(feed);
             }
         }
+        let teaches = |feed: &Feed| {
+            matches!(
+                set.correlations()[feed.which as usize].kind,
+                CorrelationKind::NewValue | CorrelationKind::RareValue
+            )
+        };
+        let only_teaches = (0..base).map(|i| !speaks[i] && feeds[i].iter().all(teaches)).collect();
         let chains = set.correlations().iter().zip(0..).filter(|(c, _)| c.kind == CorrelationKind::KillChain);
-        Self { feeds, speaks, chains: chains.map(|(_, i)| i).collect(), remembers: remembers(set) }
+        Self { feeds, speaks, only_teaches, chains: chains.map(|(_, i)| i).collect(), remembers: remembers(set) }
     }
+}
+
+/// Whether it spans clusters, and the fields it groups by.
+fn grouping(c: &Correlation, slot: u32) -> (bool, Vec<&Field>) {
+    (spans_clusters(c, slot), c.group_by.iter().map(|key| &key.fields[slot as usize]).collect())
+}
+
+fn spans_clusters(c: &Correlation, slot: u32) -> bool {
+    c.counted.iter().any(|key| key.fields[slot as usize] == Field::Cluster)
 }
 
 fn remembers(set: &RuleSet) -> bool {
@@ -147,8 +177,7 @@ pub(super) fn counted(c: &Correlation, slot: u32, sight: &Sight<'_, '_>, between
 /// Puts the group a hit belongs to into `key`: cluster and the values of `group-by`, each before its length. One that
 /// counts clusters spans them.
 pub(super) fn group_key(c: &Correlation, slot: u32, sight: &Sight<'_, '_>, key: &mut String) {
-    let spans = c.counted.iter().any(|key| key.fields[slot as usize] == Field::Cluster);
-    let cluster = if spans { "" } else { sight.facts.cluster };
+    let cluster = if spans_clusters(c, slot) { "" } else { sight.facts.cluster };
     key.clear();
     key.push_str(cluster);
     push_len(cluster.len(), key);

@@ -45,13 +45,24 @@ pub(super) fn fnv(text: &str) -> u64 {
 /// The first 128 bits of an id.
 fn number_of(id: &str) -> Option<u128> {
     let (_, digits) = id.split_once('=')?;
-    let mut number = 0u128;
+    let mut halves = [0u64; 2];
     let mut read = 0;
-    for digit in digits.bytes().filter(|b| *b != b'-').take(32) {
-        number = number << 4 | u128::from(char::from(digit).to_digit(16)?);
+    for byte in digits.bytes() {
+        let digit = match byte {
+            b'0'..=b'9' => byte - b'0',
+            b'a'..=b'f' => byte - b'a' + 10,
+            b'A'..=b'F' => byte - b'A' + 10,
+            b'-' => continue,
+            _ => return None,
+        };
+        let half = &mut halves[read / 16];
+        *half = *half << 4 | u64::from(digit);
         read += 1;
+        if read == 32 {
+            return Some(u128::from(halves[0]) << 64 | u128::from(halves[1]));
+        }
     }
-    (read == 32).then_some(number)
+    None
 }
 
 impl From<Key> for String {

@@ -37,6 +37,11 @@ fn short(text: &str) -> String {
     crate::words::cut(text)
 }
 
+/// Whether `kept` is what [`short`] makes of `text`.
+fn is_short_of(kept: &str, text: &str) -> bool {
+    kept == text || (kept.len() > crate::words::MAX && kept == short(text))
+}
+
 /// Whole seconds from `then` to `now`; `None` where `then` lies behind it, as events may arrive late.
 fn seconds(then: i64, now: i64) -> Option<i64> {
     (now >= then).then(|| (now - then) / 1_000_000)
