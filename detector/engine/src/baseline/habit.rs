@@ -48,6 +48,7 @@ struct Value {
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Group {
+    touched: i64,
     first: i64,
     /// Values within the timespan; of a rate, the distinct ones of this span.
     values: Vec<Value>,
@@ -108,11 +109,16 @@ impl Habits {
         }
     }
 
-    /// Takes up a hit at `time`, microseconds, and says whether it is unusual.
+    /// Takes up a hit at `time`, microseconds, and says whether it is unusual. But for rates, hours are told apart, not
+    /// less: what comes again within the hour changes nothing.
     pub fn add(&mut self, group_key: &str, value: Option<&str>, time: i64) -> Option<Unusual> {
-        self.now = self.now.max(time);
+        let rate = matches!(self.kind, Kind::Rate { .. });
+        self.now = self.now.max(if rate { time } else { time.div_euclid(HOUR) * HOUR });
         let since = *self.since.get_or_insert(self.now);
-        if self.groups.to_back(group_key).is_none() {
+        let known = self.groups.get(group_key).map(|group| group.touched);
+        if known.is_some_and(|touched| touched < self.now) {
+            self.groups.to_back(group_key);
+        } else if known.is_none() {
             if self.groups.len() >= self.cap {
                 self.evict();
             }
@@ -123,6 +129,7 @@ impl Habits {
         }
         let groups = self.groups.len() as u64;
         let group = self.groups.get_mut(group_key)?;
+        group.touched = self.now;
         let of = Span { kind: self.kind, timespan: self.timespan, now: self.now, since };
         match self.kind {
             Kind::NewValue => of.new_value(group, &mut self.holders, value?),

@@ -7,6 +7,7 @@
 mod chain;
 mod fired;
 mod shapes;
+mod taught;
 mod undecidable;
 mod unusual;
 mod wiring;
@@ -33,6 +34,7 @@ use crate::window::{DEFAULT_CAP, Hit};
 use crate::words;
 use fired::{Fired, request_id};
 use shapes::Shapes;
+use taught::Taught;
 use undecidable::{UNDECIDABLE, Undecided};
 pub use unusual::ANOMALY_RULES;
 use wiring::{Feed, History, Wiring, group_key, hit_of, span, unique};
@@ -104,6 +106,9 @@ pub struct Engine {
     baselines: Option<Box<Baselines>>,
     counts: Counts,
     shapes: Shapes,
+    taught: Taught,
+    /// The latest stage time met, microseconds: the clock of habits.
+    latest: i64,
     /// Kept for their room only.
     candidates: Vec<u32>,
     key: String,
@@ -125,6 +130,8 @@ impl Engine {
             blind: HashMap::new(),
             counts: Counts::default(),
             shapes: Shapes::default(),
+            taught: Taught::default(),
+            latest: 0,
             candidates: Vec::new(),
             key: String::new(),
         }
@@ -199,6 +206,7 @@ impl Engine {
         self.counts.malformed += u64::from(!event.malformed.is_empty());
         self.counts.truncated += u64::from(event.truncated());
         let facts = Facts::new(event, text, cluster);
+        self.latest = self.latest.max(facts.time().unwrap_or_default());
         let memory = Arc::clone(&self.memory);
         let sight = Sight::new(&facts, &memory);
         let found = out.findings.len();
@@ -256,6 +264,9 @@ impl Engine {
     fn matched(&mut self, index: u32, rule: &Rule, telling: &Telling<'_, '_, '_>, now: i64, out: &mut Output) {
         let facts = telling.sight.facts;
         if self.wiring.only_teaches[index as usize] {
+            if self.wiring.known_by_hour[index as usize] && !self.taught.is_new(index, facts, self.latest) {
+                return;
+            }
             self.correlate(index, telling, now, out);
             return;
         }
@@ -289,7 +300,7 @@ impl Engine {
             let windows = match &mut self.histories[which as usize] {
                 History::Windows(windows) => windows,
                 History::Habits(habits) => {
-                    let told = unusual::of_group(habits, correlation, slot, telling.sight, &key);
+                    let told = unusual::of_group(habits, correlation, slot, telling.sight, &key, self.latest);
                     let Some(what) = told else { continue };
                     if self.wiring.speaks[(base + which) as usize] {
                         let rule = rule_ref(&correlation.meta);
@@ -394,7 +405,15 @@ impl Engine {
         let name = |i: u32| self.meta(i & !UNDECIDABLE).map(|m| m.id.clone());
         let fired = self.fired.order.iter().filter_map(|(i, r)| Some((name(*i)?, i & UNDECIDABLE != 0, *r))).collect();
         let baselines = self.baselines.as_ref().map(|b| b.snapshot());
-        Snapshot { windows, groups: self.groups.snapshot(), fired, blind, memory: self.memory.snapshot(), baselines }
+        Snapshot {
+            windows,
+            groups: self.groups.snapshot(),
+            fired,
+            blind,
+            memory: self.memory.snapshot(),
+            baselines,
+            latest: self.latest,
+        }
     }
 
     /// Takes over a snapshot. What belongs to rules that are gone is left out.
@@ -418,6 +437,7 @@ impl Engine {
         if let (Some(options), Some(stored)) = (self.options.baseline, snapshot.baselines) {
             self.baselines = Some(Box::new(Baselines::restore(options, stored)));
         }
+        self.latest = snapshot.latest;
         Arc::make_mut(&mut self.memory).restore(snapshot.memory)
     }
 }
@@ -429,11 +449,13 @@ pub struct Snapshot {
     groups: serde_json::Value,
     fired: Vec<(String, bool, u64)>,
     blind: Vec<(String, String, i64)>,
-    /// Absent in snapshots of older versions.
+    /// Absent, as what follows, in snapshots of older versions.
     #[serde(default)]
     memory: BTreeMap<String, serde_json::Value>,
     #[serde(default)]
     pub baselines: Option<baseline::Snapshot>,
+    #[serde(default)]
+    latest: i64,
 }
 
 /// An event being judged: what findings tell of it is put into words once, when the first needs it.

@@ -126,13 +126,14 @@ pub(super) fn of_group(
     slot: u32,
     sight: &Sight<'_, '_>,
     group_key: &str,
+    now: i64,
 ) -> Option<String> {
     let mut value = String::new();
     if !counted(correlation, slot, sight, ", ", &mut value) {
         return None;
     }
     let value = (!correlation.counted.is_empty()).then_some(value.as_str());
-    let unusual = habits.add(group_key, value, sight.facts.time().unwrap_or_default())?;
+    let unusual = habits.add(group_key, value, now)?;
     let fields: Vec<&str> = correlation.counted.iter().map(|key| key.name.as_str()).collect();
     let (fields, within) = (fields.join(", "), span(correlation.timespan_micros));
     Some(match unusual {

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::taught;
 use crate::alert::{Evidence, MAX_AUDIT_IDS};
 use crate::baseline::habit::{self, Habits};
 use crate::field::Field;
@@ -29,6 +30,8 @@ pub(super) struct Wiring {
     pub(super) speaks: Vec<bool>,
     /// Rules that only teach what is new or rare, where a request told twice teaches the same.
     pub(super) only_teaches: Vec<bool>,
+    /// Of those, the ones that need not teach the same twice in an hour.
+    pub(super) known_by_hour: Vec<bool>,
     /// Correlations that findings feed, whatever rule made them.
     pub(super) chains: Vec<u32>,
     /// Whether anything reads what is remembered of objects and credentials.
@@ -62,9 +65,18 @@ impl Wiring {
                 CorrelationKind::NewValue | CorrelationKind::RareValue
             )
         };
+        let by_hour = |feed: &Feed| taught::can_be_left_out(&set.correlations()[feed.which as usize], feed.slot);
+        let known_by_hour = feeds.iter().map(|fed| fed.iter().all(by_hour)).collect();
         let only_teaches = (0..base).map(|i| !speaks[i] && feeds[i].iter().all(teaches)).collect();
         let chains = set.correlations().iter().zip(0..).filter(|(c, _)| c.kind == CorrelationKind::KillChain);
-        Self { feeds, speaks, only_teaches, chains: chains.map(|(_, i)| i).collect(), remembers: remembers(set) }
+        Self {
+            feeds,
+            speaks,
+            only_teaches,
+            known_by_hour,
+            chains: chains.map(|(_, i)| i).collect(),
+            remembers: remembers(set),
+        }
     }
 }
 

@@ -118,6 +118,11 @@ impl<'e> Facts<'e> {
         actor::address(self.event)
     }
 
+    /// `x509`, `token`, `unknown` or `none`.
+    pub fn credential_kind(&self) -> &'static str {
+        actor::credential_kind(&self.event.user)
+    }
+
     /// The right that allowed the request, or why it was refused, in the API server's words.
     pub fn reason(&self) -> &'e str {
         self.event.annotation("authorization.k8s.io/reason").unwrap_or_default()
