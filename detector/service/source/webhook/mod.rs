@@ -269,7 +269,10 @@ where
             return answer::not_post();
         }
         let cluster = match self.access.identify(peer, request.headers(), request.uri().path()) {
-            Ok(cluster) => who.insert(cluster).clone(),
+            Ok(cluster) => {
+                peer.known();
+                who.insert(cluster).clone()
+            }
             Err(denied) => {
                 if self.denied.now(self.started) {
                     tracing::warn!(address = %peer.address, %denied, "webhook: sender turned away, its events are lost");
