@@ -24,8 +24,6 @@ impl Default for Limits {
     }
 }
 
-/// Annotation of an event that lost its bodies because it was too large.
-pub const BODIES_DROPPED: &str = "lapwing.dev/bodies-dropped";
 
 /// Longest excerpt kept of something unreadable, in bytes.
 pub const EXCERPT: usize = 4096;

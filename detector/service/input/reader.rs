@@ -11,11 +11,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use lapwing_engine::batch::RejectReason;
+use lapwing_engine::event::BODIES_DROPPED;
 use lapwing_engine::redact;
 use memchr::{memchr, memchr_iter, memmem};
 
 use super::scan::{EVENT_STARTS, Scanner, Step, starts_like_event};
-use super::{BODIES_DROPPED, EXCERPT, Limits};
+use super::{EXCERPT, Limits};
 
 /// Read from the source at once.
 const CHUNK: usize = 256 << 10;
