@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::completeness::Completeness;
 use crate::config::{Config, Loaded};
 use crate::http::{Admin, Readiness};
-use crate::input::{Limits, split};
+use crate::input::Splitter;
 use crate::journal::{self, Journal, Lsn, Recovery};
 use crate::metrics::Metrics;
 use crate::output::Output;
@@ -261,6 +261,7 @@ impl App {
         let (metrics, space, arrivals) =
             (Arc::clone(&self.metrics), Arc::clone(&self.space), Arc::clone(&self.arrivals));
         let intake = Intake::new(self.events.clone(), metrics, space, arrivals);
+        let splitter = Splitter::new(Arc::clone(&self.metrics));
         let stop = &self.sources_stop;
         let mut sources = self.sources.lock().await;
         if let Some(config) = self.config.sources.webhook.clone() {
@@ -271,7 +272,10 @@ impl App {
                     async move { intake.store(batch).await }
                 }
             };
-            let cut = |body: &[u8]| split(body, &Limits::default());
+            let cut = {
+                let splitter = splitter.clone();
+                move |body: &[u8]| splitter.split(body)
+            };
             let metrics = Arc::clone(&self.metrics);
             let webhook = Webhook::bind(config, &self.base, Timing::default(), cut, sink, metrics).await?;
             tracing::info!(address = %webhook.local_addr()?, "webhook is listening");
@@ -285,15 +289,16 @@ impl App {
         let sink = Arc::new(intake);
         for config in self.config.sources.files.clone() {
             let position = positions.file(&config.path.display().to_string());
-            let (sink, stop) = (Arc::clone(&sink), stop.clone());
+            let (sink, stop, splitter) = (Arc::clone(&sink), stop.clone(), splitter.clone());
             sources.spawn(async move {
-                file::run(config, position, Limits::default(), sink, stop).await;
+                file::run(config, position, splitter, sink, stop).await;
                 Ok(())
             });
         }
         for config in self.config.sources.kafka.clone() {
-            let (sink, stop, positions) = (Arc::clone(&sink), stop.clone(), positions.kafka());
-            sources.spawn(async move { Ok(kafka::run(config, positions, Limits::default(), sink, stop).await?) });
+            let (sink, stop, splitter) = (Arc::clone(&sink), stop.clone(), splitter.clone());
+            let positions = positions.kafka();
+            sources.spawn(async move { Ok(kafka::run(config, positions, splitter, sink, stop).await?) });
         }
         Ok(())
     }

@@ -18,6 +18,7 @@ use prometheus::{
 
 use self::label::Cap;
 pub use self::label::OTHER;
+use crate::input::envelope::Counts;
 
 /// Most values of the label `cluster`; configured clusters come first.
 pub const MAX_CLUSTERS: usize = 64;
@@ -55,6 +56,8 @@ pub struct Metrics {
 
     events_received: IntCounterVec,
     events_rejected: IntCounterVec,
+    unwrapped: IntCounterVec,
+    salvaged: IntCounter,
     batches: IntCounterVec,
     last_event: GaugeVec,
     requests: IntCounterVec,
@@ -191,6 +194,13 @@ impl Metrics {
                 "Items that are no readable event, stored as rejects.",
                 &["cluster", "reason"],
             )?,
+            unwrapped: counters(
+                &r,
+                "unwrapped_total",
+                "Wrappers of other systems taken off, and how many of them held another log.",
+                &["envelope", "outcome"],
+            )?,
+            salvaged: counter(&r, "salvaged_total", "Events a log service cut off, read as far as they go.")?,
             batches: counters(&r, "batches_total", "Batches stored.", &["cluster", "source"])?,
             last_event: gauges(
                 &r,
@@ -341,6 +351,16 @@ impl Metrics {
     /// An item was stored as a reject.
     pub fn rejected(&self, cluster: &str, reason: RejectReason) {
         self.events_rejected.with_label_values(&[self.clusters.admit(cluster), reason.as_str()]).inc();
+    }
+
+    /// Wrappers were taken off.
+    pub fn unwrapped(&self, counts: &Counts) {
+        for (outcome, kinds) in [("opened", &counts.opened), ("skipped", &counts.skipped)] {
+            for (kind, n) in kinds {
+                self.unwrapped.with_label_values(&[kind.as_str(), outcome]).inc_by(*n);
+            }
+        }
+        self.salvaged.inc_by(counts.salvaged);
     }
 
     /// The webhook answered. `cluster` is `None` when the sender is unknown.

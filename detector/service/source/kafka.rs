@@ -22,7 +22,7 @@ use rdkafka::types::RDKafkaRespErr;
 use tokio_util::sync::CancellationToken;
 
 use super::Sink;
-use crate::input::{Limits, split};
+use crate::input::Splitter;
 pub use config::{Config, ConfigError};
 use state::{Read, Shared};
 
@@ -62,7 +62,7 @@ pub enum Error {
 pub async fn run<S: Sink>(
     config: Config,
     positions: HashMap<Partition, i64>,
-    limits: Limits,
+    splitter: Splitter,
     sink: Arc<S>,
     stop: CancellationToken,
 ) -> Result<(), Error> {
@@ -76,7 +76,7 @@ pub async fn run<S: Sink>(
         let result = client.create_with_context(context).and_then(|consumer: BaseConsumer<Context<S>>| {
             let topics: Vec<&str> = config.topics.iter().map(String::as_str).collect();
             consumer.subscribe(&topics)?;
-            Worker { consumer, shared, config: &config, limits, paused: false }.run(&stop)
+            Worker { consumer, shared, config: &config, splitter, paused: false }.run(&stop)
         });
         // The receiver is gone only when nobody waits for the consumer any more.
         let _ = done.send(result);
@@ -95,7 +95,7 @@ struct Worker<'a, S: Sink> {
     consumer: BaseConsumer<Context<S>>,
     shared: Arc<Shared<S>>,
     config: &'a Config,
-    limits: Limits,
+    splitter: Splitter,
     paused: bool,
 }
 
@@ -125,7 +125,7 @@ impl<S: Sink> Worker<'_, S> {
         let payload = message.payload().unwrap_or_default();
         let read = Read {
             cluster: self.cluster(message),
-            items: split(payload, &self.limits),
+            items: self.splitter.split(payload),
             next_offset: message.offset() + 1,
             bytes: payload.len(),
         };

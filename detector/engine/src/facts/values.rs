@@ -124,7 +124,10 @@ impl Facts<'_> {
     pub(crate) fn unless_hidden<'v>(&self, field: &Field, values: Values<'v>) -> Values<'v> {
         let nothing = match &values {
             Values::Absent | Values::One(Scalar::Bool(false)) => true,
-            Values::One(Scalar::Str(text)) => matches!((field, *text), (Field::Outcome, "pending") | (Field::CredentialKind, "unknown") | (Field::ClientFamily, "none")),
+            Values::One(Scalar::Str(text)) => matches!(
+                (field, *text),
+                (Field::Outcome, "pending") | (Field::CredentialKind, "unknown") | (Field::ClientFamily, "none")
+            ),
             _ => *field == Field::SourceIps,
         };
         if nothing && self.event.not_carried.hides(field) { Values::Unknown(Unknown::NotCarried) } else { values }

@@ -8,6 +8,7 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
 use tokio::sync::Notify;
 
+use crate::metrics::Metrics;
 use crate::source::Refused;
 
 type Cluster = MockCluster<'static, DefaultProducerContext>;
@@ -100,7 +101,8 @@ async fn consume(config: Config, positions: HashMap<Partition, i64>, journal: &A
         stop.cancel();
         std::future::pending::<()>().await;
     };
-    let running = run(config, positions, Limits::default(), Arc::clone(journal), stop.clone());
+    let running =
+        run(config, positions, Splitter::new(Arc::new(Metrics::new([""; 0]))), Arc::clone(journal), stop.clone());
     let both = async {
         tokio::select! {
             result = running => result.expect("a clean end"),
