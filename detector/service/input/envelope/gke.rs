@@ -21,9 +21,9 @@ struct Entry<'a> {
     insert_id: String,
     #[serde(default)]
     timestamp: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     labels: BTreeMap<String, serde_json::Value>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     operation: Operation,
 }
 
@@ -42,8 +42,11 @@ struct Payload<'a> {
     service_name: String,
     method_name: String,
     resource_name: String,
+    #[serde(deserialize_with = "or_default")]
     authentication_info: Authentication,
+    #[serde(deserialize_with = "or_default")]
     authorization_info: Vec<Authorization>,
+    #[serde(deserialize_with = "or_default")]
     request_metadata: Caller,
     status: Option<Status>,
     #[serde(borrow)]
@@ -123,6 +126,11 @@ struct Outcome {
     #[serde(skip_serializing_if = "String::is_empty")]
     reason: String,
     code: i64,
+}
+
+/// A member that is null is not there.
+fn or_default<'de, D: serde::Deserializer<'de>, T: Default + serde::Deserialize<'de>>(d: D) -> Result<T, D::Error> {
+    serde::Deserialize::deserialize(d).map(|value: Option<T>| value.unwrap_or_default())
 }
 
 /// Never told by these logs.
