@@ -287,6 +287,7 @@ impl App {
             });
         }
         let sink = Arc::new(intake);
+        let instance = instance(&self.config.data_dir.join("state"))?;
         for config in self.config.sources.files.clone() {
             let position = positions.file(&config.path.display().to_string());
             let (sink, stop, splitter) = (Arc::clone(&sink), stop.clone(), splitter.clone());
@@ -297,11 +298,30 @@ impl App {
         }
         for config in self.config.sources.kafka.clone() {
             let (sink, stop, splitter) = (Arc::clone(&sink), stop.clone(), splitter.clone());
-            let positions = positions.kafka();
-            sources.spawn(async move { Ok(kafka::run(config, positions, splitter, sink, stop).await?) });
+            let known = kafka::Known { positions: positions.kafka(), instance: instance.clone() };
+            sources.spawn(async move { Ok(kafka::run(config, known, splitter, sink, stop).await?) });
         }
         Ok(())
     }
+}
+
+/// The name of this data directory, made when it is first asked for.
+fn instance(state: &Path) -> anyhow::Result<String> {
+    let path = state.join("instance");
+    match std::fs::read_to_string(&path) {
+        Ok(name) if !name.is_empty() => return Ok(name),
+        Ok(_) => {}
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e).with_context(|| format!("cannot read `{}`", path.display())),
+    }
+    let name = format!("{:016x}", rand::random::<u64>());
+    let fresh = path.with_extension("new");
+    let mut file = std::fs::File::create(&fresh)?;
+    std::io::Write::write_all(&mut file, name.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&fresh, &path)?;
+    std::fs::File::open(state)?.sync_all()?;
+    Ok(name)
 }
 
 fn clusters(config: &Config) -> Vec<String> {

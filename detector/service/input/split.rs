@@ -21,6 +21,10 @@ impl Splitter {
         Self { limits: Limits::default(), metrics }
     }
 
+    pub fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.metrics)
+    }
+
     pub fn split(&self, body: &[u8]) -> Vec<Item> {
         let mut events = Events::new(body, self.limits);
         let items = all(&mut events, body);

@@ -58,6 +58,8 @@ pub struct Metrics {
     events_rejected: IntCounterVec,
     unwrapped: IntCounterVec,
     salvaged: IntCounter,
+    kafka_lag: IntGaugeVec,
+    kafka_lost: IntCounterVec,
     batches: IntCounterVec,
     last_event: GaugeVec,
     requests: IntCounterVec,
@@ -199,6 +201,19 @@ impl Metrics {
                 "unwrapped_total",
                 "Wrappers of other systems taken off, and how many of them held another log.",
                 &["envelope", "outcome"],
+            )?,
+            kafka_lag: keep(
+                &r,
+                IntGaugeVec::new(
+                    Opts::new("kafka_lag_records", "Records of a source's partitions that are not committed yet."),
+                    &["source"],
+                )?,
+            )?,
+            kafka_lost: counters(
+                &r,
+                "kafka_lost_records_total",
+                "Records the broker deleted before they were read.",
+                &["source"],
             )?,
             salvaged: counter(&r, "salvaged_total", "Events a log service cut off, read as far as they go.")?,
             batches: counters(&r, "batches_total", "Batches stored.", &["cluster", "source"])?,
@@ -351,6 +366,17 @@ impl Metrics {
     /// An item was stored as a reject.
     pub fn rejected(&self, cluster: &str, reason: RejectReason) {
         self.events_rejected.with_label_values(&[self.clusters.admit(cluster), reason.as_str()]).inc();
+    }
+
+    /// How far a Kafka source is behind.
+    pub fn kafka_lag(&self, source: &str, records: i64) {
+        self.kafka_lag.with_label_values(&[self.outputs.admit(source)]).set(records);
+    }
+
+    /// Records were gone before a Kafka source could read them; below 0 where the log was made anew.
+    pub fn kafka_lost(&self, source: &str, records: i64) {
+        let lost = u64::try_from(records).unwrap_or_default();
+        self.kafka_lost.with_label_values(&[self.outputs.admit(source)]).inc_by(lost);
     }
 
     /// Wrappers were taken off.

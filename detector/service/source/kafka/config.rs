@@ -75,7 +75,8 @@ const RESERVED: [(&str, &str); 7] = [
     ("enable.partition.eof", "false"),
 ];
 
-const DEFAULTS: [(&str, &str); 4] = [
+const DEFAULTS: [(&str, &str); 5] = [
+    ("statistics.interval.ms", "5000"),
     ("session.timeout.ms", "45000"),
     ("max.poll.interval.ms", "300000"),
     ("queued.max.messages.kbytes", "16384"),
