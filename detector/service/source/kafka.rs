@@ -10,11 +10,12 @@ mod config;
 mod state;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::Statistics;
 use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::base_consumer::BaseConsumer;
 use rdkafka::consumer::{CommitMode, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
@@ -79,7 +80,11 @@ pub async fn run<S: Sink>(
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let name = config.name.clone();
-    let client = config.client()?;
+    let mut client = config.client()?;
+    if client.get("group.instance.id").is_none() {
+        // Back within its session, a detector keeps its partitions: what it remembers of them lies beside its journal.
+        client.set("group.instance.id", format!("lapwing-{}-{name}", known.instance));
+    }
     let (done, finished) = tokio::sync::oneshot::channel();
     let runtime = tokio::runtime::Handle::current();
     let worker = move || {
@@ -90,6 +95,7 @@ pub async fn run<S: Sink>(
             mark: mark(&known.instance),
             name: config.name.clone(),
             metrics: splitter.metrics(),
+            trouble: Trouble::default(),
         };
         let result = client.create_with_context(context).and_then(|consumer: BaseConsumer<Context<S>>| {
             let topics: Vec<&str> = config.topics.iter().map(String::as_str).collect();
@@ -127,7 +133,8 @@ impl<S: Sink> Worker<'_, S> {
                 Some(Ok(message)) => self.take(&message),
                 Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset))) => self.leave_gaps(),
                 Some(Err(e @ KafkaError::MessageConsumptionFatal(_))) => return Err(e),
-                Some(Err(e)) => tracing::warn!(source = self.config.name, error = %e, "kafka; trying again"),
+                // Told by the context, with its reason.
+                Some(Err(e)) => tracing::debug!(source = self.config.name, error = %e, "kafka; trying again"),
                 None => {}
             }
             self.hold_back()?;
@@ -241,9 +248,39 @@ struct Context<S: Sink> {
     mark: String,
     name: String,
     metrics: Arc<Metrics>,
+    trouble: Trouble,
+}
+
+/// What was told of last: a broker that stays away is tried again many times a second.
+#[derive(Default)]
+struct Trouble(Mutex<Vec<(RDKafkaErrorCode, Instant)>>);
+
+const TELL_AGAIN: Duration = Duration::from_secs(60);
+
+impl Trouble {
+    fn is_news(&self, code: RDKafkaErrorCode) -> bool {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        told.retain(|(_, at)| at.elapsed() < TELL_AGAIN);
+        let news = told.iter().all(|(known, _)| *known != code);
+        if news {
+            told.push((code, Instant::now()));
+        }
+        news
+    }
 }
 
 impl<S: Sink> ClientContext for Context<S> {
+    /// librdkafka's own words repeat with every try what [`Self::error`] tells once.
+    fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
+        tracing::debug!(source = self.name, facility, "{message}");
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code().is_none_or(|code| self.trouble.is_news(code)) {
+            tracing::warn!(source = self.name, %error, reason, "kafka; trying again");
+        }
+    }
+
     fn stats(&self, statistics: Statistics) {
         let partitions = statistics.topics.values().flat_map(|topic| topic.partitions.values());
         // -1 for partitions that are not ours.

@@ -75,7 +75,9 @@ const RESERVED: [(&str, &str); 7] = [
     ("enable.partition.eof", "false"),
 ];
 
-const DEFAULTS: [(&str, &str); 5] = [
+const DEFAULTS: [(&str, &str); 6] = [
+    // A broker that takes connections and refuses the handshake is otherwise asked twenty times a second.
+    ("reconnect.backoff.ms", "1000"),
     ("statistics.interval.ms", "5000"),
     ("session.timeout.ms", "45000"),
     ("max.poll.interval.ms", "300000"),
