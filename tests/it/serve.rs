@@ -194,7 +194,8 @@ fn a_followed_file_is_read_through_a_restart() {
     until("the second half", || (received(&daemon) == rest.len() as f64).then_some(()));
     all_judged(&daemon);
     assert!(daemon.stop().success());
-    let scanned = lapwing(&["scan", "--cluster", "prod", "--output", "ndjson", &log.display().to_string()]);
+    let log = log.display().to_string();
+    let scanned = lapwing(&["scan", "--baseline", "--cluster", "prod", "--output", "ndjson", &log]);
     let expected: std::collections::BTreeSet<String> =
         ndjson(&stdout(&scanned)).iter().map(|a| a["id"].to_string()).collect();
     let got: std::collections::BTreeSet<String> = daemon.alerts().iter().map(|a| a["id"].to_string()).collect();

@@ -74,7 +74,7 @@ impl Client {
         Ok(answer)
     }
 
-    /// Gets `url` and gives `take` the body part by part, at most [`MAX_GOT`] of it. Any status but 2xx is a failure.
+    /// Gets `url` and gives `take` the body part by part, at most 64 MiB of it. Any status but 2xx is a failure.
     pub async fn get(&mut self, url: &Url, headers: HeaderMap, mut take: impl FnMut(&[u8])) -> Result<(), Failure> {
         let client = match self.inner.take() {
             Some(client) => client,

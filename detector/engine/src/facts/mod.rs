@@ -65,6 +65,7 @@ struct Lazy<'e> {
     proxy: OnceCell<Proxy>,
     name: OnceCell<&'e str>,
     network: OnceCell<&'static str>,
+    time: OnceCell<Option<i64>>,
     range: OnceCell<String>,
     client: OnceCell<(&'e str, &'e str)>,
 }
@@ -117,6 +118,11 @@ impl<'e> Facts<'e> {
         actor::address(self.event)
     }
 
+    /// `x509`, `token`, `unknown` or `none`.
+    pub fn credential_kind(&self) -> &'static str {
+        actor::credential_kind(&self.event.user)
+    }
+
     /// The right that allowed the request, or why it was refused, in the API server's words.
     pub fn reason(&self) -> &'e str {
         self.event.annotation("authorization.k8s.io/reason").unwrap_or_default()
@@ -135,6 +141,11 @@ impl<'e> Facts<'e> {
     /// Name and uid of the pod a service account token is bound to.
     pub fn credential_pod(&self) -> (&'e str, &'e str) {
         (actor::credential_pod(&self.event.user), actor::credential_pod_uid(&self.event.user))
+    }
+
+    /// As [`Event::time`].
+    pub fn time(&self) -> Option<i64> {
+        *self.lazy.time.get_or_init(|| self.event.time())
     }
 
     /// The network the peer's address lies in: /16 of IPv4, /32 of IPv6. Empty for what is no address.

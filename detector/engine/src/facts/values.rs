@@ -193,7 +193,7 @@ impl Facts<'_> {
             Field::ActorAdmin => yes(actor::is_admin(self.event)),
             Field::ActorClusterComponent => yes(self.cluster_component),
             Field::ActorCloudIdentity => text(actor::cloud_identity(user)),
-            Field::CredentialKind => text(actor::credential_kind(user)),
+            Field::CredentialKind => text(self.credential_kind()),
             Field::CredentialId => text(actor::credential_id(user)),
             Field::CredentialPod => text(actor::credential_pod(user)),
             Field::CredentialNode => text(actor::credential_node(user)),

@@ -65,7 +65,7 @@ impl<'s, 'e> Sight<'s, 'e> {
         Self {
             facts,
             memory,
-            now: facts.event.time().unwrap_or_default(),
+            now: facts.time().unwrap_or_default(),
             places: OnceCell::new(),
             credential: OnceCell::new(),
             binding: OnceCell::new(),
