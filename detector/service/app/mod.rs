@@ -3,6 +3,8 @@
 mod drain;
 mod room;
 mod scrub;
+mod shards;
+mod signals;
 mod watch;
 
 use std::os::unix::fs::DirBuilderExt;
@@ -17,6 +19,7 @@ use lapwing_engine::rule::set::RuleSet;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use self::signals::Signals;
 use crate::completeness::Completeness;
 use crate::config::{Config, Loaded};
 use crate::http::{Admin, Readiness};
@@ -45,8 +48,14 @@ use crate::space::Space;
 /// When it cannot start, or a part that owns state failed: restart it, it resumes where it was.
 pub async fn serve(loaded: Loaded) -> anyhow::Result<()> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    let app = App::start(loaded).await?;
-    let result = app.watch().await;
+    let Loaded { config, file, .. } = loaded;
+    let base = file.parent().map(Path::to_path_buf).unwrap_or_default();
+    let signals = Signals::listen()?;
+    if config.sources.kafka.iter().any(|kafka| kafka.shards) {
+        return shards::serve(config, base, signals).await;
+    }
+    let app = App::start(config, base, None).await?;
+    let result = app.watch(signals).await;
     let drained = app.drain().await;
     result.and(drained)
 }
@@ -125,15 +134,14 @@ pub fn selection(config: &Config) -> Selection {
 }
 
 impl App {
-    async fn start(loaded: Loaded) -> anyhow::Result<Self> {
-        let Loaded { config, file, .. } = loaded;
-        let base = file.parent().map(Path::to_path_buf).unwrap_or_default();
+    /// `shard` names it where it is one of several of this process; the process then has the admin port.
+    async fn start(config: Config, base: PathBuf, shard: Option<&str>) -> anyhow::Result<Self> {
         let data = config.data_dir.clone();
         for dir in ["", "state", "outputs"] {
             private_dir(&data.join(dir))?;
         }
         let rules = selection(&config).load()?;
-        let metrics = Arc::new(Metrics::new(clusters(&config)));
+        let metrics = Arc::new(Metrics::of_shard(shard, clusters(&config)));
         announce(&metrics, &rules);
         let readiness = Arc::new(Readiness::new(["journal", "disk", "engine", "listeners"]));
         let events = open_journal(&data.join("journal"), "event")?;
@@ -165,7 +173,9 @@ impl App {
             config,
         };
         app.refresh_metrics();
-        app.start_admin().await?;
+        if shard.is_none() {
+            app.start_admin().await?;
+        }
         app.readiness.ready("journal");
         app.start_threads(rules)?;
         app.start_outputs().await?;
@@ -257,10 +267,14 @@ impl App {
         Ok(())
     }
 
+    /// The way into the journal.
+    fn intake(&self) -> Intake {
+        let (metrics, space) = (Arc::clone(&self.metrics), Arc::clone(&self.space));
+        Intake::new(self.events.clone(), metrics, space, Arc::clone(&self.arrivals))
+    }
+
     async fn start_sources(&mut self, positions: &Positions) -> anyhow::Result<()> {
-        let (metrics, space, arrivals) =
-            (Arc::clone(&self.metrics), Arc::clone(&self.space), Arc::clone(&self.arrivals));
-        let intake = Intake::new(self.events.clone(), metrics, space, arrivals);
+        let intake = self.intake();
         let splitter = Splitter::new(Arc::clone(&self.metrics));
         let stop = &self.sources_stop;
         let mut sources = self.sources.lock().await;

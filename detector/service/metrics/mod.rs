@@ -5,12 +5,13 @@
 
 mod label;
 
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use lapwing_engine::alert::Level;
 use lapwing_engine::batch::RejectReason;
 use prometheus::core::Collector;
+use prometheus::proto::MetricFamily;
 use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
     Opts, Registry, TextEncoder,
@@ -128,6 +129,7 @@ pub struct Metrics {
     /// 1 when `/readyz` says yes.
     pub ready: IntGauge,
     refresh: OnceLock<Refresh>,
+    shards: Mutex<Vec<Weak<Self>>>,
 }
 
 /// Sets gauges to what is true now.
@@ -142,9 +144,14 @@ impl Metrics {
 
     /// A fresh set of metrics. `clusters` are the configured names; they always keep their own label.
     pub fn new(clusters: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
+        Self::of_shard(None, clusters)
+    }
+
+    /// The same for a part of a process that has several: every series bears the name of the shard.
+    pub fn of_shard(shard: Option<&str>, clusters: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
         let clusters: Vec<_> = clusters.into_iter().collect();
-        let metrics =
-            Self::build(Cap::new(MAX_CLUSTERS, &clusters)).expect("metric names are literals, valid and distinct");
+        let metrics = Self::build(Cap::new(MAX_CLUSTERS, &clusters), shard)
+            .expect("metric names are literals, valid and distinct");
         let start = chrono::Utc::now().timestamp() as f64;
         for cluster in &clusters {
             metrics.announce_cluster(cluster.as_ref(), start);
@@ -183,8 +190,9 @@ impl Metrics {
         self.backlog(output, 0, 0.0);
     }
 
-    fn build(clusters: Cap) -> prometheus::Result<Self> {
-        let r = Registry::new_custom(Some("lapwing".into()), None)?;
+    fn build(clusters: Cap, shard: Option<&str>) -> prometheus::Result<Self> {
+        let labels = shard.map(|shard| [("shard".to_owned(), shard.to_owned())].into());
+        let r = Registry::new_custom(Some("lapwing".into()), labels)?;
         let metrics = Self {
             clusters,
             rules: Cap::new(MAX_RULES, [""; 0]),
@@ -341,6 +349,7 @@ impl Metrics {
             index_lag: gauge(&r, "index_lag_records", "Journal records the indexer has still to read.")?,
             index_docs: gauge(&r, "index_docs", "Documents in the index.")?,
             refresh: OnceLock::new(),
+            shards: Mutex::default(),
             ready: gauge(&r, "ready", "1 when Lapwing is ready.")?,
             registry: r,
         };
@@ -459,12 +468,31 @@ impl Metrics {
         self.output_oldest.with_label_values(&[output]).set(oldest_seconds);
     }
 
-    /// The Prometheus text format.
-    pub fn render(&self) -> Vec<u8> {
+    /// Shows the metrics of a shard of this process beside its own, as long as it lives.
+    pub fn join(&self, shard: &Arc<Self>) {
+        let mut shards = self.shards.lock().unwrap_or_else(PoisonError::into_inner);
+        shards.retain(|shard| shard.strong_count() > 0);
+        shards.push(Arc::downgrade(shard));
+    }
+
+    fn gather(&self) -> Vec<MetricFamily> {
         if let Some(refresh) = self.refresh.get() {
             refresh(self);
         }
         let mut families = self.registry.gather();
+        let shards = self.shards.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for family in shards.iter().filter_map(Weak::upgrade).flat_map(|shard| shard.gather()) {
+            match families.iter_mut().find(|known| known.name() == family.name()) {
+                Some(known) => known.mut_metric().extend_from_slice(family.get_metric()),
+                None => families.push(family),
+            }
+        }
+        families
+    }
+
+    /// The Prometheus text format.
+    pub fn render(&self) -> Vec<u8> {
+        let mut families = self.gather();
         families.extend(process());
         let mut out = Vec::with_capacity(16 * 1024);
         if let Err(error) = TextEncoder::new().encode(&families, &mut out) {

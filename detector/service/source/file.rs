@@ -99,7 +99,7 @@ pub async fn run<S: Sink>(
                 };
                 match answer {
                     Ok(()) => tail.accepted(end),
-                    Err(Refused::Busy) => {}
+                    Err(Refused::Busy | Refused::Moved) => {}
                     Err(Refused::Closed) => return,
                 }
                 answer.is_ok()

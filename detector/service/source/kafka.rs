@@ -81,7 +81,7 @@ pub async fn run<S: Sink>(
 ) -> Result<(), Error> {
     let name = config.name.clone();
     let mut client = config.client()?;
-    if client.get("group.instance.id").is_none() {
+    if !config.shards && client.get("group.instance.id").is_none() {
         // Back within its session, a detector keeps its partitions: what it remembers of them lies beside its journal.
         client.set("group.instance.id", format!("lapwing-{}-{name}", known.instance));
     }
@@ -322,8 +322,10 @@ impl<S: Sink> Context<S> {
         for (topic, partition) in partitions {
             let group = committed.find_partition(&topic, partition);
             let others = group.as_ref().is_some_and(|e| e.metadata().starts_with(MARK) && e.metadata() != self.mark);
-            let offset = match (self.shared.journaled(&topic, partition), group.map(|e| e.offset())) {
-                (Some(next), _) if !others => Offset::Offset(next),
+            let apart = self.shared.taken(&topic, partition);
+            let journaled = self.shared.journaled(&topic, partition).filter(|_| !others);
+            let offset = match (apart.or(journaled), group.map(|e| e.offset())) {
+                (Some(next), _) => Offset::Offset(next),
                 (_, Some(Offset::Offset(next))) => Offset::Offset(next),
                 _ if self.from_end => Offset::End,
                 _ => Offset::Beginning,
@@ -346,6 +348,7 @@ impl<S: Sink> Context<S> {
             commit(consumer, &offsets, &self.mark, CommitMode::Sync);
         }
         self.shared.forget(&partitions);
+        self.shared.given_up(&partitions);
     }
 }
 

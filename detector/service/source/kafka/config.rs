@@ -24,6 +24,9 @@ pub struct Config {
     pub cluster: String,
     /// Message header that names the cluster; `cluster` is used where it is missing.
     pub cluster_header: Option<String>,
+    /// Give every partition a journal, an engine and outputs of its own, below `dataDir/shards`. Lay `dataDir` on storage
+    /// that all detectors of the group share: a partition then takes its memory along when it moves. See docs/scale.md.
+    pub shards: bool,
     /// Where to begin when neither the journal nor the group knows a position.
     pub start: Start,
     /// File that holds the SASL password, so that it need not stand here.
@@ -41,6 +44,7 @@ impl Default for Config {
             group: "lapwing".to_owned(),
             cluster: String::new(),
             cluster_header: None,
+            shards: false,
             start: Start::default(),
             password_file: None,
             properties: BTreeMap::new(),
