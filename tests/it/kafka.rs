@@ -4,6 +4,7 @@
 mod broker;
 mod long;
 mod real;
+mod receive;
 mod shards;
 
 use std::time::Duration;

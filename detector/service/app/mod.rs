@@ -1,6 +1,7 @@
 //! Wires the parts, watches them, and takes them down in order. Decides nothing about events.
 
 mod drain;
+mod receive;
 mod room;
 mod scrub;
 mod shards;
@@ -19,6 +20,7 @@ use lapwing_engine::rule::set::RuleSet;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+pub use self::receive::receive;
 use self::signals::Signals;
 use crate::completeness::Completeness;
 use crate::config::{Config, Loaded};

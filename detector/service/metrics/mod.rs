@@ -59,6 +59,7 @@ pub struct Metrics {
     events_rejected: IntCounterVec,
     unwrapped: IntCounterVec,
     salvaged: IntCounter,
+    forwarded: IntCounterVec,
     kafka_lag: IntGaugeVec,
     kafka_lost: IntCounterVec,
     batches: IntCounterVec,
@@ -78,6 +79,9 @@ pub struct Metrics {
     events_missing: IntGaugeVec,
     audit_errors: IntCounterVec,
 
+    /// A receiver's spool: its bytes, and batches not brought yet.
+    pub spool_bytes: IntGauge,
+    pub spool_records: IntGauge,
     /// Connections to the webhook, now.
     pub connections: IntGauge,
     /// Bytes of webhook bodies in memory, now.
@@ -210,6 +214,15 @@ impl Metrics {
                 "Wrappers of other systems taken off, and how many of them held another log.",
                 &["envelope", "outcome"],
             )?,
+            forwarded: counters(
+                &r,
+                "forwarded_total",
+                "What a receiver did: items confirmed by the brokers (sent), items kept on its disk (spooled), batches \
+                 brought from there (unspooled).",
+                &["outcome"],
+            )?,
+            spool_bytes: gauge(&r, "spool_bytes", "Bytes of a receiver's spool.")?,
+            spool_records: gauge(&r, "spool_records", "Batches a receiver has still to bring to the brokers.")?,
             kafka_lag: keep(
                 &r,
                 IntGaugeVec::new(
@@ -375,6 +388,11 @@ impl Metrics {
     /// An item was stored as a reject.
     pub fn rejected(&self, cluster: &str, reason: RejectReason) {
         self.events_rejected.with_label_values(&[self.clusters.admit(cluster), reason.as_str()]).inc();
+    }
+
+    /// What a receiver did with items or batches.
+    pub fn forwarded(&self, outcome: &'static str, n: u64) {
+        self.forwarded.with_label_values(&[outcome]).inc_by(n);
     }
 
     /// How far a Kafka source is behind.

@@ -7,10 +7,11 @@
 //! A message that holds no event becomes a reject and its offset advances.
 
 mod config;
+mod quiet;
 mod state;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::Statistics;
@@ -25,9 +26,11 @@ use rdkafka::types::RDKafkaRespErr;
 use tokio_util::sync::CancellationToken;
 
 use super::Sink;
+use crate::forward;
 use crate::input::Splitter;
 use crate::metrics::Metrics;
-pub use config::{Config, ConfigError};
+pub use config::{Config, ConfigError, connection};
+pub use quiet::Quiet;
 use state::{Read, Shared};
 
 /// A topic and a partition of it.
@@ -95,7 +98,7 @@ pub async fn run<S: Sink>(
             mark: mark(&known.instance),
             name: config.name.clone(),
             metrics: splitter.metrics(),
-            trouble: Trouble::default(),
+            quiet: Quiet::new(&config.name),
         };
         let result = client.create_with_context(context).and_then(|consumer: BaseConsumer<Context<S>>| {
             let topics: Vec<&str> = config.topics.iter().map(String::as_str).collect();
@@ -150,12 +153,12 @@ impl<S: Sink> Worker<'_, S> {
 
     fn take(&self, message: &BorrowedMessage<'_>) {
         let payload = message.payload().unwrap_or_default();
-        let read = Read {
-            cluster: self.cluster(message),
-            items: self.splitter.split(payload),
-            next_offset: message.offset() + 1,
-            bytes: payload.len(),
+        let forwarded = message.headers().and_then(|headers| forward::message::read(headers, payload));
+        let (cluster, items) = match forwarded {
+            Some((cluster, item)) => (cluster, vec![item]),
+            None => (self.cluster(message), self.splitter.split(payload)),
         };
+        let read = Read { cluster, items, next_offset: message.offset() + 1, bytes: payload.len() };
         Shared::push(&self.shared, (message.topic().to_owned(), message.partition()), read);
     }
 
@@ -248,37 +251,16 @@ struct Context<S: Sink> {
     mark: String,
     name: String,
     metrics: Arc<Metrics>,
-    trouble: Trouble,
-}
-
-/// What was told of last: a broker that stays away is tried again many times a second.
-#[derive(Default)]
-struct Trouble(Mutex<Vec<(RDKafkaErrorCode, Instant)>>);
-
-const TELL_AGAIN: Duration = Duration::from_secs(60);
-
-impl Trouble {
-    fn is_news(&self, code: RDKafkaErrorCode) -> bool {
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        told.retain(|(_, at)| at.elapsed() < TELL_AGAIN);
-        let news = told.iter().all(|(known, _)| *known != code);
-        if news {
-            told.push((code, Instant::now()));
-        }
-        news
-    }
+    quiet: Quiet,
 }
 
 impl<S: Sink> ClientContext for Context<S> {
-    /// librdkafka's own words repeat with every try what [`Self::error`] tells once.
-    fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
-        tracing::debug!(source = self.name, facility, "{message}");
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.quiet.log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        if error.rdkafka_error_code().is_none_or(|code| self.trouble.is_news(code)) {
-            tracing::warn!(source = self.name, %error, reason, "kafka; trying again");
-        }
+        self.quiet.error(error, reason);
     }
 
     fn stats(&self, statistics: Statistics) {
