@@ -6,6 +6,7 @@ mod long;
 mod real;
 mod receive;
 mod shards;
+mod speed;
 
 use std::time::Duration;
 

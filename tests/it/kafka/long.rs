@@ -1,4 +1,4 @@
-//! A hundred rebalances and fifty kills under load. Takes a quarter of an hour: `tests/kafka-long` runs it.
+//! A hundred rebalances and fifty kills under load. Takes five minutes: `tests/kafka-long` runs it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -31,7 +31,7 @@ fn under_load(sender: &mut Sender, work: impl FnOnce()) {
 }
 
 #[test]
-#[ignore = "takes a quarter of an hour"]
+#[ignore = "takes five minutes"]
 fn a_hundred_rebalances_and_fifty_kills_under_load() {
     let broker = Broker::start(PARTITIONS as u32);
     let mut sender = Sender::new(&broker.address());
