@@ -136,6 +136,8 @@ pub fn post(port: u16, path: &str, body: &[u8]) -> std::io::Result<(u16, String)
 /// `lapwing serve` with a plain webhook on loopback, an NDJSON file output and a data directory of its own.
 pub struct Daemon {
     pub child: Option<Child>,
+    /// The subcommand it runs.
+    pub command: &'static str,
     /// Environment of the process, beside what it inherits.
     pub env: Vec<(String, String)>,
     pub dir: PathBuf,
@@ -163,7 +165,7 @@ impl Daemon {
             dir = dir.display()
         );
         std::fs::write(dir.join("lapwing.yaml"), config).expect("written");
-        Self { child: None, env: Vec::new(), dir: dir.to_owned(), webhook, admin, _owned: None }
+        Self { child: None, command: "serve", env: Vec::new(), dir: dir.to_owned(), webhook, admin, _owned: None }
     }
 
     pub fn config(&self) -> String {
@@ -183,7 +185,7 @@ impl Daemon {
     pub fn spawn(&mut self) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.join("log")).expect("a log");
         let child = Command::new(program())
-            .args(["serve", "--config", &self.config()])
+            .args([self.command, "--config", &self.config()])
             .envs(self.env.iter().cloned())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a handle"))

@@ -1,9 +1,12 @@
 //! Wires the parts, watches them, and takes them down in order. Decides nothing about events.
 
 mod drain;
+mod receive;
 mod room;
 mod sandbox;
 mod scrub;
+mod shards;
+mod signals;
 mod watch;
 
 use std::os::unix::fs::DirBuilderExt;
@@ -19,10 +22,12 @@ use rustix::process::DumpableBehavior;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+pub use self::receive::receive;
+use self::signals::Signals;
 use crate::completeness::Completeness;
 use crate::config::{Config, Loaded};
 use crate::http::{Admin, Readiness};
-use crate::input::{Limits, split};
+use crate::input::Splitter;
 use crate::journal::{self, Journal, Lsn, Recovery};
 use crate::metrics::Metrics;
 use crate::output::Output;
@@ -72,8 +77,14 @@ pub fn confine(loaded: &Loaded) -> anyhow::Result<()> {
 /// # Errors
 /// When it cannot start, or a part that owns state failed: restart it, it resumes where it was.
 pub async fn serve(loaded: Loaded) -> anyhow::Result<()> {
-    let app = App::start(loaded).await?;
-    let result = app.watch().await;
+    let Loaded { config, file, .. } = loaded;
+    let base = file.parent().map(Path::to_path_buf).unwrap_or_default();
+    let signals = Signals::listen()?;
+    if config.sources.kafka.iter().any(|kafka| kafka.shards) {
+        return shards::serve(config, base, signals).await;
+    }
+    let app = App::start(config, base, None).await?;
+    let result = app.watch(signals).await;
     let drained = app.drain().await;
     result.and(drained)
 }
@@ -152,16 +163,15 @@ pub fn selection(config: &Config) -> Selection {
 }
 
 impl App {
-    async fn start(loaded: Loaded) -> anyhow::Result<Self> {
-        let Loaded { config, file, .. } = loaded;
-        let base = file.parent().map(Path::to_path_buf).unwrap_or_default();
+    /// `shard` names it where it is one of several of this process; the process then has the admin port.
+    async fn start(config: Config, base: PathBuf, shard: Option<&str>) -> anyhow::Result<Self> {
         let data = config.data_dir.clone();
         for dir in ["", "state", "rules", "outputs"] {
             private_dir(&data.join(dir))?;
         }
         let options = engine_options(&config);
         let rulebook = Rulebook::write(&data.join("rules"), selection(&config).sources()?, &options)?;
-        let metrics = Arc::new(Metrics::new(clusters(&config)));
+        let metrics = Arc::new(Metrics::of_shard(shard, clusters(&config)));
         announce(&metrics, &rulebook.rules);
         let readiness = Arc::new(Readiness::new(["journal", "disk", "engine", "listeners"]));
         let events = open_journal(&data.join("journal"), "event")?;
@@ -192,7 +202,9 @@ impl App {
             config,
         };
         app.refresh_metrics();
-        app.start_admin().await?;
+        if shard.is_none() {
+            app.start_admin().await?;
+        }
         app.readiness.ready("journal");
         if app.events.durable() == Lsn(0) {
             // Before anything else, so that each event has rules that judge it.
@@ -289,10 +301,10 @@ impl App {
         Ok(())
     }
 
+    /// The way into the journal.
     fn intake(&self) -> Intake {
-        let (metrics, space, arrivals) =
-            (Arc::clone(&self.metrics), Arc::clone(&self.space), Arc::clone(&self.arrivals));
-        Intake::new(self.events.clone(), metrics, space, arrivals)
+        let (metrics, space) = (Arc::clone(&self.metrics), Arc::clone(&self.space));
+        Intake::new(self.events.clone(), metrics, space, Arc::clone(&self.arrivals))
     }
 
     async fn start_webhook(&mut self) -> anyhow::Result<()> {
@@ -302,7 +314,8 @@ impl App {
             let intake = intake.clone();
             async move { intake.store(batch).await }
         };
-        let cut = |body: &[u8]| split(body, &Limits::default());
+        let splitter = Splitter::new(Arc::clone(&self.metrics));
+        let cut = move |body: &[u8]| splitter.split(body);
         let metrics = Arc::clone(&self.metrics);
         let webhook = Webhook::bind(config, &self.base, Timing::default(), cut, sink, metrics).await?;
         tracing::info!(address = %webhook.local_addr()?, "webhook is listening");
@@ -322,19 +335,22 @@ impl App {
         }
         let (data, events) = (self.config.data_dir.clone(), self.events.clone());
         let positions = tokio::task::spawn_blocking(move || positions(&data, &events)).await??;
+        let instance = instance(&self.config.data_dir.join("state"))?;
+        let splitter = Splitter::new(Arc::clone(&self.metrics));
         let (sink, stop) = (Arc::new(self.intake()), &self.sources_stop);
         let mut sources = self.sources.lock().await;
         for config in self.config.sources.files.clone() {
             let position = positions.file(&config.path.display().to_string());
-            let (sink, stop) = (Arc::clone(&sink), stop.clone());
+            let (sink, stop, splitter) = (Arc::clone(&sink), stop.clone(), splitter.clone());
             sources.spawn(async move {
-                file::run(config, position, Limits::default(), sink, stop).await;
+                file::run(config, position, splitter, sink, stop).await;
                 Ok(())
             });
         }
         for config in self.config.sources.kafka.clone() {
-            let (sink, stop, positions) = (Arc::clone(&sink), stop.clone(), positions.kafka());
-            sources.spawn(async move { Ok(kafka::run(config, positions, Limits::default(), sink, stop).await?) });
+            let (sink, stop, splitter) = (Arc::clone(&sink), stop.clone(), splitter.clone());
+            let known = kafka::Known { positions: positions.kafka(), instance: instance.clone() };
+            sources.spawn(async move { Ok(kafka::run(config, known, splitter, sink, stop).await?) });
         }
         Ok(())
     }
@@ -350,6 +366,25 @@ fn engine_options(config: &Config) -> Options {
         baseline: config.baseline.options(),
         ..Options::default()
     }
+}
+
+/// The name of this data directory, made when it is first asked for.
+fn instance(state: &Path) -> anyhow::Result<String> {
+    let path = state.join("instance");
+    match std::fs::read_to_string(&path) {
+        Ok(name) if !name.is_empty() => return Ok(name),
+        Ok(_) => {}
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e).with_context(|| format!("cannot read `{}`", path.display())),
+    }
+    let name = format!("{:016x}", rand::random::<u64>());
+    let fresh = path.with_extension("new");
+    let mut file = std::fs::File::create(&fresh)?;
+    std::io::Write::write_all(&mut file, name.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&fresh, &path)?;
+    std::fs::File::open(state)?.sync_all()?;
+    Ok(name)
 }
 
 fn clusters(config: &Config) -> Vec<String> {

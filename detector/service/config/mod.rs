@@ -22,7 +22,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::ruleset::DEFAULT_FILTERS;
-pub use parts::{completeness, file, kafka, output, space, webhook};
+pub use parts::{completeness, file, forward, kafka, output, space, webhook};
 pub use problem::{ConfigError, Place, Problem, Problems};
 use tree::Node;
 pub use units::{ByteSize, HumanDuration};
@@ -38,6 +38,8 @@ pub struct Config {
     pub admin: Admin,
     /// Where events come from. At least one.
     pub sources: Sources,
+    /// Where `lapwing receive` brings events to. `lapwing serve` does not use it.
+    pub forward: Option<forward::Config>,
     /// Which rules judge.
     pub rules: Rules,
     /// How findings become alerts.
@@ -63,6 +65,7 @@ impl Default for Config {
             data_dir: "/var/lib/lapwing".into(),
             admin: Admin::default(),
             sources: Sources::default(),
+            forward: None,
             rules: Rules::default(),
             alerts: Alerts::default(),
             baseline: Baseline::default(),

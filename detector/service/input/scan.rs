@@ -12,7 +12,7 @@ pub(super) enum Step {
     More,
     /// The value ends before this byte.
     End(usize),
-    /// A top-level `items` list opens before this byte.
+    /// A top-level `items` or `records` list opens before this byte.
     List(usize),
     /// This newline cannot be part of the value: a cut line, and the next one begins behind it.
     Damage(usize),
@@ -31,7 +31,7 @@ pub(super) struct Scanner {
     lines: bool,
     /// An item of a list: another item that begins where a string would have to end shows that a quote is missing.
     pub item: bool,
-    /// Report top-level `items` lists.
+    /// Report top-level `items` and `records` lists.
     pub lists: bool,
     /// No more bytes will come.
     pub ended: bool,
@@ -181,7 +181,7 @@ impl Scanner {
         let (start, end) = self.key;
         let first = bytes[self.at];
         match bytes.get(start..end).unwrap_or_default() {
-            b"items" if first == b'[' && self.lists => {
+            b"items" | b"records" if first == b'[' && self.lists => {
                 self.at += 1;
                 self.last = b']';
                 return true;

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::alert::{Alert, Evidence, Finding, Level, MAX_EVIDENCE, RuleRef, Verdict};
 use crate::baseline::{self, Baselines};
+use crate::carry::Part;
 use crate::event::{Event, NotAnEvent, to_datetime};
 use crate::facts::Facts;
 use crate::group::{self, Advice, Groups};
@@ -502,16 +503,17 @@ impl Told {
 
 /// `past`: what is remembered of it, as bits of [`crate::rule::index::carried`].
 fn keys<'f>(facts: &'f Facts<'_>, past: u16) -> Keys<'f> {
+    let hidden = |part| facts.event.not_carried.has(part);
     Keys {
         action: facts.action,
         verb: &facts.event.verb,
         resource: facts.resource,
         subresource: facts.subresource,
-        outcome: facts.outcome,
+        outcome: if hidden(Part::Status) && facts.outcome == "pending" { UNKNOWN } else { facts.outcome },
         actor_kind: if facts.user_unreadable() { UNKNOWN } else { facts.actor_kind },
         stage: facts.event.stage,
         scope: facts.scope(),
-        client: facts.client().0,
+        client: if hidden(Part::Agent) { UNKNOWN } else { facts.client().0 },
         network: facts.network(),
         carried: facts.carried() | past,
     }

@@ -214,6 +214,10 @@ impl<'e> Facts<'e> {
     /// What of the things most events lack this one may carry, as bits of [`carried`].
     pub fn carried(&self) -> u16 {
         let event = self.event;
+        if !event.not_carried.none() {
+            // Any of it may have been there.
+            return u16::MAX;
+        }
         let (mut failed_open, mut other) = (false, false);
         for (key, _) in &event.annotations.0 {
             failed_open |= key.starts_with(FAILED_OPEN);
