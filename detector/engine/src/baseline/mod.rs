@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 
 pub use budget::Thresholds;
 pub use describe::{Described, DescribedValue, Description};
-pub use observation::Class;
+pub use observation::{Class, Observation};
 pub use order::{Order, Place, may_quiet};
 
 use crate::alert::{Anomaly, AnomalyKind, Confidence, Habits, Level, Reason};
@@ -38,7 +38,6 @@ use crate::facts::Facts;
 use burst::Channel;
 use fleet::Fleet;
 use members::Members;
-use observation::Observation;
 use order::Exception;
 use principal::Principal;
 use prior::Tactic;
@@ -181,13 +180,28 @@ pub struct Counts {
 }
 
 /// What the last observation was worth.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scored {
     /// Bits of this request; of one like it in the same hour, where it repeats one.
     pub surprise: f32,
     /// Bits of its principal.
     pub risk: f32,
     pub repeated: bool,
+    /// From which on this principal would have been told; infinite where nothing was scored.
+    pub thresholds: Thresholds,
+}
+
+impl Default for Scored {
+    fn default() -> Self {
+        Self { surprise: 0.0, risk: 0.0, repeated: false, thresholds: (f32::INFINITY, f32::INFINITY) }
+    }
+}
+
+impl Scored {
+    /// Bits above the threshold that is exceeded most; negative below both.
+    pub fn over(&self) -> f32 {
+        (self.surprise - self.thresholds.0).max(self.risk - self.thresholds.1)
+    }
 }
 
 /// All baselines.
@@ -273,7 +287,7 @@ impl Baselines {
         let before = self.seen.get(o.key()).copied();
         if before.is_some() && rules.is_empty() && !Channel::any_repeats(o) {
             self.repeated += 1;
-            self.last = Scored { surprise: before.unwrap_or_default(), risk: 0.0, repeated: true };
+            self.last = Scored { surprise: before.unwrap_or_default(), repeated: true, ..Scored::default() };
             return Vec::new();
         }
         let hour = self.hour();
@@ -343,7 +357,9 @@ impl Baselines {
         let state = &mut self.members.clusters[cluster as usize];
         state.budget.note(hour / 24, id, score, p.risk.bits, &options);
         let thresholds = state.budget.thresholds(&options);
-        self.last = Scored { surprise: score, risk: p.risk.bits, repeated: before.is_some() };
+        let least = if p.who.active < TRUSTED { UNTRUSTED } else { 0.0 };
+        let thresholds = (thresholds.0.max(least), thresholds.1.max(least));
+        self.last = Scored { surprise: score, risk: p.risk.bits, repeated: before.is_some(), thresholds };
         let fresh = before.is_none() || rise.is_some();
         let surprise = if fresh { score } else { f32::MIN };
         let grown = p.risk.bits_at(now) > risk_before + RISK_STEP;
@@ -534,8 +550,7 @@ fn tell(
     reasons: Vec<Reason>,
     now: i64,
 ) -> Option<Told> {
-    let least = if p.who.active < TRUSTED { UNTRUSTED } else { 0.0 };
-    let (at_surprise, at_risk) = (thresholds.0.max(least), thresholds.1.max(least));
+    let (at_surprise, at_risk) = thresholds;
     let risk = p.risk.bits_at(now);
     let kind = match (surprise >= at_surprise, grown && risk >= at_risk) {
         (true, _) => AnomalyKind::Surprise,

@@ -1,0 +1,69 @@
+//! `lapwing-eval`: what the baselines find, what they cost who reads the alerts, and what simpler ways do.
+//!
+//! `cargo run --release -p lapwing-eval` measures everything with fixed seeds and writes `docs/evaluation.md` and its
+//! plots again. `observe FILE…` prints what the scorer sees and says of each event, for `reference.py`.
+
+mod methods;
+mod metrics;
+mod observe;
+mod recorded;
+mod report;
+mod simulator;
+mod stream;
+
+use std::path::{Path, PathBuf};
+
+use clap::Parser;
+
+/// Measure what the baselines find
+#[derive(Debug, Parser)]
+struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Seeds of the simulator
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 2, 3, 4])]
+    seeds: Vec<u64>,
+    /// Placements of the recorded attack windows
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 2, 3])]
+    placements: Vec<u64>,
+    /// Recordings: `benign/*.zst` and `attack/**/events.jsonl.zst`
+    #[arg(long, value_name = "DIR")]
+    corpus: Option<PathBuf>,
+    /// Print the tables and write nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Print every event of audit files as the scorer sees it, with its scores, one JSON object a line
+    Observe {
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Print the stream of a seed as audit events, one a line
+    Simulate { seed: u64 },
+    /// Print the stretched recordings of a placement as audit events, one a line
+    Stretch { placement: u64 },
+}
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let corpus = args.corpus.clone().unwrap_or_else(|| root.join("fixtures/evaluation"));
+    match args.command {
+        Some(Command::Observe { files }) => observe::run(&files),
+        Some(Command::Simulate { seed }) => observe::print(&simulator::simulate(seed)),
+        Some(Command::Stretch { placement }) => {
+            observe::print(&recorded::stretched(&recorded::Corpus::read(&corpus)?, placement, true))
+        }
+        None => {
+            let text = report::run(&args.seeds, &args.placements, &corpus, &root)?;
+            if args.dry_run {
+                print!("{}", text.tables);
+                return Ok(());
+            }
+            text.write(&root)
+        }
+    }
+}
