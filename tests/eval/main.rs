@@ -6,6 +6,7 @@
 mod methods;
 mod metrics;
 mod observe;
+mod plot;
 mod recorded;
 mod report;
 mod simulator;
@@ -58,12 +59,12 @@ fn main() -> anyhow::Result<()> {
             observe::print(&recorded::stretched(&recorded::Corpus::read(&corpus)?, placement, true))
         }
         None => {
-            let text = report::run(&args.seeds, &args.placements, &corpus, &root)?;
+            let report = report::run(&args.seeds, &args.placements, &corpus, &root)?;
             if args.dry_run {
-                print!("{}", text.tables);
+                print!("{}", report.text);
                 return Ok(());
             }
-            text.write(&root)
+            report.write(&root)
         }
     }
 }

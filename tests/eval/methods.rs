@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
-use lapwing_engine::alert::{AnomalyKind, Level, Verdict};
+use lapwing_engine::alert::{Level, Verdict};
 use lapwing_engine::baseline::{self, Observation};
 use lapwing_engine::engine::{Engine, Options, Output};
 use lapwing_engine::event::Event;
@@ -38,8 +38,6 @@ pub struct Measured {
     pub lanes: Vec<Lane>,
     /// Whom each event is about: the identity, and the address of who has none. `None`: nothing to judge.
     pub who: Vec<Option<u64>>,
-    /// Alerts of the baselines as a user gets them with default options: place of the event.
-    pub told: Vec<usize>,
 }
 
 /// The rules of the repository, with the filters that are on by default.
@@ -102,7 +100,6 @@ pub fn measure(stream: &Stream, rules: &Arc<RuleSet>) -> anyhow::Result<Measured
         |a: &[f32], b: &[f32], f: fn(f32, f32) -> f32| a.iter().zip(b).map(|(a, b)| f(*a, *b)).collect::<Vec<f32>>();
     let either = |s: f32, w: f32| (s - FIXED.0).max(w - FIXED.1);
     let with_rules = zip(&whole.surprise, &whole.risk, either);
-    let steered = zip(&alone.over, &whole.rules, f32::max);
     lanes.extend([
         Lane { name: "rules", scores: whole.rules.clone(), fixed: Some(CERTAIN), steered: false },
         Lane { name: "surprise (S)", scores: alone.surprise.clone(), fixed: Some(FIXED.0), steered: true },
@@ -117,12 +114,12 @@ pub fn measure(stream: &Stream, rules: &Arc<RuleSet>) -> anyhow::Result<Measured
         Lane { name: "S or W, thresholds as shipped", scores: alone.over, fixed: Some(0.0), steered: false },
         Lane {
             name: "rules, S or W, as shipped",
-            scores: zip(&steered, &whole.over, f32::max),
+            scores: zip(&whole.over, &whole.rules, f32::max),
             fixed: Some(0.0),
             steered: false,
         },
     ]);
-    Ok(Measured { lanes, who, told: whole.told })
+    Ok(Measured { lanes, who })
 }
 
 #[derive(Default)]
@@ -132,27 +129,24 @@ struct Run {
     /// How far the event is above the thresholds of its time, bits.
     over: Vec<f32>,
     rules: Vec<f32>,
-    told: Vec<usize>,
 }
 
 fn engine(stream: &Stream, rules: &Arc<RuleSet>) -> anyhow::Result<Run> {
     let baseline = Some(baseline::Options::default());
     let mut engine = Engine::new(Arc::clone(rules), Options { baseline, brief: true, ..Options::default() });
     let mut run = Run::default();
-    for (i, labelled) in stream.events.iter().enumerate() {
+    for labelled in &stream.events {
         let mut out = Output::default();
         engine.event(CLUSTER, &labelled.text, labelled.time, &String::new, &mut out)?;
         engine.tick(labelled.time, &mut out);
         let scored = engine.baselines().map(baseline::Baselines::last).unwrap_or_default();
         run.surprise.push(scored.surprise);
         run.risk.push(scored.risk);
-        run.over.push(scored.over());
+        run.over.push(scored.over);
         let spoke = |f: &&lapwing_engine::alert::Finding| {
             f.anomaly.is_none() && f.verdict == Verdict::Match && f.rule.level >= Level::Medium
         };
         run.rules.push(if out.findings.iter().any(|f| spoke(&f)) { CERTAIN } else { f32::MIN });
-        let unusual = out.findings.iter().filter_map(|f| f.anomaly.as_ref());
-        run.told.extend(unusual.filter(|a| a.kind != AnomalyKind::Fleet).map(|_| i));
     }
     Ok(run)
 }

@@ -18,7 +18,6 @@ pub struct Worth {
     pub recall: f64,
     /// Part of the incidents that are true.
     pub precision: f64,
-    pub incidents_a_day: f64,
     pub false_a_day: f64,
     /// Mean number of an attack's events up to the first at or above the threshold, of those found.
     pub events_to_detect: f64,
@@ -110,7 +109,6 @@ impl<'s> Judge<'s> {
             threshold,
             recall: part(found, self.runs.len()),
             precision: part(good, incidents.len()),
-            incidents_a_day: incidents.len() as f64 / Self::days(span),
             false_a_day: (incidents.len() - good) as f64 / Self::days(span),
             events_to_detect: part(events, found),
             kinds,
@@ -131,21 +129,19 @@ impl<'s> Judge<'s> {
         average_precision(units.into_values().collect())
     }
 
-    /// Alerts a day that nobody needs: those about an identity that was not attacked within the day before.
-    pub fn told_in_vain(&self, told: &[usize]) -> (f64, f64) {
-        let mut attacked: HashMap<u64, Vec<i64>> = HashMap::new();
-        for i in self.runs.iter().flatten() {
-            attacked.entry(self.who[*i].unwrap_or_default()).or_default().push(self.stream.events[*i].time);
-        }
-        let judged = told.iter().copied().filter(|i| self.within(*i, self.stream.test));
-        let judged: Vec<usize> = judged.collect();
-        let vain = judged.iter().filter(|i| {
-            let at = self.stream.events[**i].time;
-            let times = self.who[**i].and_then(|who| attacked.get(&who));
-            times.is_none_or(|times| !times.iter().any(|t| (at - WINDOW..=at).contains(t)))
-        });
-        let days = Self::days(self.stream.test);
-        (judged.len() as f64 / days, vain.count() as f64 / days)
+    /// False alerts a day and recall at thresholds over the whole range of the judged time.
+    pub fn curve(&self, lane: &Lane) -> Vec<(f64, f64)> {
+        let judged = |i: &usize| self.who[*i].is_some() && self.within(*i, self.stream.test);
+        let mut scores: Vec<f32> = (0..lane.scores.len()).filter(judged).map(|i| lane.scores[i]).collect();
+        scores.sort_by(|a, b| b.total_cmp(a));
+        // Ever further apart: what matters is at the top.
+        let mut at: Vec<usize> =
+            (0..).map(|i| 1.25f64.powi(i) as usize - 1).take_while(|i| *i < scores.len()).collect();
+        at.dedup();
+        let mut thresholds: Vec<f32> = at.into_iter().map(|i| scores[i]).filter(|t| *t > f32::MIN).collect();
+        thresholds.dedup();
+        let worth = |t: f32| self.worth(lane, t);
+        thresholds.into_iter().map(worth).map(|w| (w.false_a_day, w.recall)).collect()
     }
 }
 
@@ -192,13 +188,13 @@ mod tests {
         let runs = vec!["a".to_owned(), "b".to_owned()];
         let stream = Stream { events, runs, calibration: (0, DAY), test: (DAY, 2 * DAY) };
         let who = vec![Some(1), Some(2), Some(1), Some(1), Some(2), Some(3)];
-        let measured = Measured { lanes: Vec::new(), who, told: Vec::new() };
+        let measured = Measured { lanes: Vec::new(), who };
         let judge = Judge::new(&stream, &measured);
         let lane = |scores: [f32; 6]| Lane { name: "x", scores: scores.to_vec(), fixed: None, steered: true };
         let w = judge.worth(&lane([0.0, 0.0, 1.0, 9.0, 1.0, 9.0]), 5.0);
         assert_eq!((w.recall, w.precision, w.false_a_day, w.events_to_detect), (0.5, 1.0, 0.0, 2.0));
         let w = judge.worth(&lane([9.0; 6]), 5.0);
-        assert_eq!((w.recall, w.incidents_a_day), (1.0, 2.0), "training is neither for nor against");
+        assert_eq!((w.recall, w.precision, w.false_a_day), (1.0, 1.0, 0.0), "training is neither for nor against");
         assert_eq!(judge.calibrated(&lane([3.0, 4.0, 0.0, 0.0, 0.0, 0.0]), 1.0), 4.0);
     }
 }

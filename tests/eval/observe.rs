@@ -67,5 +67,6 @@ pub fn observed(line: &str, baselines: &mut Baselines, now: &mut i64) -> anyhow:
         "subnet": o.subnet(), "private": o.private, "denied": o.denied, "reads": o.reads, "slot": o.slot(),
         "tokens": o.tokens().collect::<Vec<&str>>(),
         "surprise": scored.surprise, "risk": scored.risk, "repeated": scored.repeated,
+        "over": scored.over,
     })))
 }

@@ -105,7 +105,7 @@ enum Change {
     Upgrade(u32),
     /// Half of what somebody does is done by somebody new.
     Newcomer(String, String),
-    /// Two people swap their jobs.
+    /// Two people of one team swap their jobs.
     Swap(String, String),
     /// A network of people gets another range.
     Range(String, String),
@@ -143,10 +143,18 @@ impl Drift {
             Some(address[..=end].to_owned())
         };
         people.shuffle(rng);
+        let team = |person: &str| {
+            events().find(|e| e["user"]["username"] == person).and_then(|e| e["user"]["groups"][0].as_str())
+        };
+        let same = |(i, a): (usize, &&str)| {
+            let other = people[i + 1..].iter().find(|b| team(a).is_some() && team(a) == team(b));
+            other.map(|b| Change::Swap((*a).into(), (*b).into()))
+        };
+        let swap = people.iter().enumerate().find_map(same);
         let mut changes = vec![Change::Upgrade(32)];
-        if let [a, b, c, ..] = people[..] {
+        changes.extend(swap);
+        if let [a, ..] = people[..] {
             changes.push(Change::Newcomer(a.into(), "kim@corp.example".into()));
-            changes.push(Change::Swap(b.into(), c.into()));
             changes.extend(home(a).map(|range| Change::Range(range, "172.28.".into())));
         }
         for space in spaces.choose_multiple(rng, 2) {

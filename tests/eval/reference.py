@@ -14,6 +14,7 @@ switches off, one by one, what was added to the first design; `all` leaves the d
   node      an object a kubelet may read is never rarer than one in twenty
   chernoff  the bound of the burst tail instead of the tail
   burst     a burst is added to the risk as it is, not as evidence of an ordinary request
+  close     what is left of the risk when an incident closes after a day is at most four bits
   bounds    at most 256 values of a table, 64 values in quarantine, 64 different values in an hour, 48 credits
 """
 import json
@@ -23,7 +24,7 @@ from collections import defaultdict
 
 HOUR = 3_600_000_000
 DAY = 24 * HOUR
-PARTS = ("fresh", "mature", "fleet", "node", "chernoff", "burst", "bounds")
+PARTS = ("fresh", "mature", "fleet", "node", "chernoff", "burst", "close", "bounds")
 
 MASS = {}
 for mass, actions, resources in [
@@ -86,7 +87,7 @@ class Principal:
             self.peers.append(("group", o["group"]))
         self.first, self.last, self.active, self.request = hour, hour - 1, 0.0, None
         self.risk, self.at, self.level, self.samples = 0.0, now, level, 0
-        self.credits, self.tactics = {}, {}
+        self.credits, self.tactics, self.incident = {}, {}, None
 
 
 class Scorer:
@@ -355,10 +356,7 @@ class Scorer:
     # ---- risk
     def add_risk(self, p, o, terms, burst):
         now, (more, channel) = self.time, burst
-        if now > p.at:
-            p.risk *= faded((now - p.at) / 1e6, 86400)
-            p.at = now
-            p.credits = {k: v for k, v in p.credits.items() if now - v[0] <= DAY}
+        self.pass_time(p)
         evidence = sum(t[3] for t in terms if t[3] <= 0 or (t[0], t[2]) not in p.credits)
         if not self.on["burst"] and ("burst", channel) not in p.credits:
             evidence += more
@@ -386,6 +384,30 @@ class Scorer:
         if self.on["burst"]:
             p.risk += more * self.progression(p)
 
+    def risk_now(self, p):
+        left = p.risk * faded((self.time - p.at) / 1e6, 86400)
+        closed = self.on["close"] and p.incident and self.time - p.incident[0] >= DAY
+        return min(left, 4.0) if closed else left
+
+    def pass_time(self, p):
+        if self.time > p.at:
+            p.risk, p.at = self.risk_now(p), self.time
+            p.credits = {k: v for k, v in p.credits.items() if self.time - v[0] <= DAY}
+            if p.incident and self.time - p.incident[0] >= DAY:
+                p.incident = None
+
+    def tell(self, p, score, before, said):
+        """Opens an incident at 8 bits of surprise or 10 of risk; 12 where little is known. At the edge as the scorer."""
+        least = 12 if p.active < 20 else 0
+        over = max(score - max(8, least) if score is not None else -99.0,
+                   self.risk_now(p) - max(10, least) if self.risk_now(p) > before + 0.5 else -99.0)
+        if abs(over) < 0.05:
+            over = said
+        if over >= 0:
+            self.pass_time(p)
+            if not p.incident:
+                p.incident = (self.time,)
+
     def progression(self, p):
         many = sum(1 for at in p.tactics.values() if self.time - at < 3 * DAY)
         return 1 + 0.25 * max(0, many - 1)
@@ -408,6 +430,7 @@ class Scorer:
             p = self.principals[o["principal"]] = Principal(o, hour, self.time, self.level[o["class"]])
         first_of_day = p.active == 0 or p.last // 24 != hour // 24
         new = self.touch(p, o)
+        risk = self.risk_now(p)
         burst = self.burst(p, o)
         score, terms = before, []
         if before is None:
@@ -436,6 +459,7 @@ class Scorer:
                         who.add(o["principal"])
             edge = abs(score - 6) < 0.05
             self.learn(p, o, o["surprise"] < 6 if edge else score < 6)
+        self.tell(p, score if before is None or burst[0] > 0 else None, risk, o["over"])
         return score, p.risk
 
 

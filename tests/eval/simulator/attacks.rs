@@ -2,7 +2,7 @@
 
 use rand::seq::SliceRandom;
 
-use super::benign::Role;
+use super::habits::Role;
 use super::{DAYS, Identity, TEST, World};
 use crate::stream::{DAY, HOUR, Mark, Request, SECOND};
 

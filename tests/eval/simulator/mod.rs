@@ -6,6 +6,8 @@
 mod attacks;
 pub use attacks::POISONED;
 mod benign;
+mod habits;
+mod people;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -46,7 +48,7 @@ struct Identity {
 #[derive(Clone, Debug)]
 struct Person {
     identity: Identity,
-    role: benign::Role,
+    role: habits::Role,
 }
 
 /// The cluster being simulated. Times are microseconds from [`START`].

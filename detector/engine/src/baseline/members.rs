@@ -2,7 +2,7 @@
 //!
 //! The one not seen for longest is forgotten first, and counted.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -50,7 +50,7 @@ pub(super) struct Cluster {
 pub(super) struct Members {
     list: Vec<Option<Box<Principal>>>,
     free: Vec<u32>,
-    by_owner: HashMap<Arc<str>, u32>,
+    by_owner: foldhash::HashMap<Arc<str>, u32>,
     /// By the hour last seen.
     order: BTreeSet<(u32, u32)>,
     pub clusters: Vec<Cluster>,

@@ -23,8 +23,6 @@ mod vocabulary;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
-
 use serde::{Deserialize, Serialize};
 
 pub use budget::Thresholds;
@@ -187,20 +185,13 @@ pub struct Scored {
     /// Bits of its principal.
     pub risk: f32,
     pub repeated: bool,
-    /// From which on this principal would have been told; infinite where nothing was scored.
-    pub thresholds: Thresholds,
+    /// Bits above the threshold that is exceeded most; negative where nothing would be told, whatever was told before.
+    pub over: f32,
 }
 
 impl Default for Scored {
     fn default() -> Self {
-        Self { surprise: 0.0, risk: 0.0, repeated: false, thresholds: (f32::INFINITY, f32::INFINITY) }
-    }
-}
-
-impl Scored {
-    /// Bits above the threshold that is exceeded most; negative below both.
-    pub fn over(&self) -> f32 {
-        (self.surprise - self.thresholds.0).max(self.risk - self.thresholds.1)
+        Self { surprise: 0.0, risk: 0.0, repeated: false, over: f32::MIN }
     }
 }
 
@@ -213,7 +204,7 @@ pub struct Baselines {
     fleet: Fleet,
     exceptions: Vec<Exception>,
     /// Score of each observation of this hour.
-    seen: HashMap<Box<str>, f32>,
+    seen: foldhash::HashMap<Box<str>, f32>,
     /// The newest time so far; it never goes back.
     time: i64,
     observation: Observation,
@@ -231,7 +222,7 @@ impl Baselines {
             members: Members::default(),
             fleet: Fleet::default(),
             exceptions: Vec::new(),
-            seen: HashMap::new(),
+            seen: foldhash::HashMap::default(),
             time: 0,
             observation: Observation::default(),
             text: String::new(),
@@ -359,11 +350,15 @@ impl Baselines {
         let thresholds = state.budget.thresholds(&options);
         let least = if p.who.active < TRUSTED { UNTRUSTED } else { 0.0 };
         let thresholds = (thresholds.0.max(least), thresholds.1.max(least));
-        self.last = Scored { surprise: score, risk: p.risk.bits, repeated: before.is_some(), thresholds };
         let fresh = before.is_none() || rise.is_some();
-        let surprise = if fresh { score } else { f32::MIN };
         let grown = p.risk.bits_at(now) > risk_before + RISK_STEP;
-        told.extend(tell(p, o, (surprise, grown), thresholds, reasons, now));
+        let over = (
+            if fresh { score - thresholds.0 } else { f32::MIN },
+            if grown { p.risk.bits_at(now) - thresholds.1 } else { f32::MIN },
+        );
+        self.last = Scored { surprise: score, risk: p.risk.bits, repeated: before.is_some(), over: over.0.max(over.1) };
+        let surprise = if fresh { score } else { f32::MIN };
+        told.extend(tell(p, o, surprise, over, thresholds, reasons, now));
         told
     }
 
@@ -541,23 +536,23 @@ pub struct Snapshot {
     seen: Vec<(Box<str>, f32)>,
 }
 
-/// What to tell of a request, if anything: surprise before risk, and only when an open incident grows.
+/// What to tell of a request that is `over` a threshold: surprise before risk, and only when an open incident grows.
 fn tell(
     p: &mut Principal,
     o: &Observation,
-    (surprise, grown): (f32, bool),
+    surprise: f32,
+    over: (f32, f32),
     thresholds: Thresholds,
     reasons: Vec<Reason>,
     now: i64,
 ) -> Option<Told> {
-    let (at_surprise, at_risk) = thresholds;
     let risk = p.risk.bits_at(now);
-    let kind = match (surprise >= at_surprise, grown && risk >= at_risk) {
-        (true, _) => AnomalyKind::Surprise,
-        (_, true) => AnomalyKind::Risk,
+    let (kind, threshold) = match over {
+        (by, _) if by >= 0.0 => (AnomalyKind::Surprise, thresholds.0),
+        (_, by) if by >= 0.0 => (AnomalyKind::Risk, thresholds.1),
         _ => return None,
     };
-    if !p.risk.opens(surprise.max(risk), kind == AnomalyKind::Surprise, now) {
+    if !p.risk.opens(surprise.max(risk), now) {
         return None;
     }
     let story = p.risk.story();
@@ -571,7 +566,7 @@ fn tell(
     let tactics = p.risk.tactics(now).map(|t| t.as_str().to_owned()).collect();
     let level = risk::risk_level(surprise.max(risk));
     let mut anomaly = anomaly(p, o, kind, (surprise, risk), reasons, tactics);
-    anomaly.threshold = explain::round(if kind == AnomalyKind::Surprise { at_surprise } else { at_risk });
+    anomaly.threshold = explain::round(threshold);
     Some(Told { anomaly, level, audit_ids })
 }
 
