@@ -3,6 +3,7 @@
 //! `cargo run --release -p lapwing-eval` measures everything with fixed seeds and writes `docs/evaluation.md` and its
 //! plots again. `observe FILE…` prints what the scorer sees and says of each event, for `reference.py`.
 
+mod memory;
 mod methods;
 mod metrics;
 mod observe;
@@ -44,6 +45,11 @@ enum Command {
     },
     /// Print the stream of a seed as audit events, one a line
     Simulate { seed: u64 },
+    /// Fill the memory with identities and bring it through a restart
+    Memory {
+        #[arg(default_value_t = 1_000_000)]
+        identities: u32,
+    },
     /// Print the stretched recordings of a placement as audit events, one a line
     Stretch { placement: u64 },
 }
@@ -54,6 +60,7 @@ fn main() -> anyhow::Result<()> {
     let corpus = args.corpus.clone().unwrap_or_else(|| root.join("fixtures/evaluation"));
     match args.command {
         Some(Command::Observe { files }) => observe::run(&files),
+        Some(Command::Memory { identities }) => memory::run(identities),
         Some(Command::Simulate { seed }) => observe::print(&simulator::simulate(seed)),
         Some(Command::Stretch { placement }) => {
             observe::print(&recorded::stretched(&recorded::Corpus::read(&corpus)?, placement, true))

@@ -397,8 +397,9 @@ class Scorer:
                 p.incident = None
 
     def tell(self, p, score, before, said):
-        """Opens an incident at 8 bits of surprise or 10 of risk; 12 where little is known. At the edge as the scorer."""
-        least = 12 if p.active < 20 else 0
+        """Opens an incident at 8 bits of surprise or 10 of risk; 12 where little is known, 20 on the first day of a class.
+        At the edge as the scorer."""
+        least = 20 if self.hour - self.since[p.peers[0][1]] < 24 else 12 if p.active < 20 else 0
         over = max(score - max(8, least) if score is not None else -99.0,
                    self.risk_now(p) - max(10, least) if self.risk_now(p) > before + 0.5 else -99.0)
         if abs(over) < 0.05:

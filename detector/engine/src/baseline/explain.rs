@@ -45,6 +45,12 @@ fn did(dimension: Dimension, context: &str, value: &str) -> String {
     }
 }
 
+/// What the request did, as far as this term is about it.
+pub(super) fn deed(o: &Observation, term: &Term) -> String {
+    let (context, value) = place(o, term);
+    did(term.dimension, context, value)
+}
+
 /// The reason a term is.
 pub(super) fn reason(o: &Observation, term: &Term, p: &Principal, hour: u32, words: &Vocabulary) -> Reason {
     let (context, value) = place(o, term);

@@ -15,7 +15,7 @@ use super::risk::Risk;
 use super::vocabulary::Vocabulary;
 
 /// Hours until a newcomer's habits count for its peers: an attacker who makes identities teaches nobody.
-const MATURE: u32 = 72;
+pub(super) const MATURE: u32 = 72;
 /// Bytes of the maps around one principal.
 const PLACE_COST: usize = 72;
 
@@ -146,10 +146,15 @@ impl Members {
         new
     }
 
+    /// Hours since the first principal of its class.
+    pub fn class_age(&self, who: &Who, hour: u32) -> u32 {
+        let since = self.clusters[who.cluster as usize].classes[who.class as usize].since;
+        hour.saturating_sub(since.unwrap_or(hour))
+    }
+
     /// Whether peers count what this principal learns.
     pub fn told(&self, who: &Who, hour: u32) -> bool {
-        let since = self.clusters[who.cluster as usize].classes[who.class as usize].since.unwrap_or(hour);
-        hour.saturating_sub(who.first_hour) >= MATURE || hour.saturating_sub(since) < MATURE
+        hour.saturating_sub(who.first_hour) >= MATURE || self.class_age(who, hour) < MATURE
     }
 
     /// Counts a day of a principal for the rate of newcomers.

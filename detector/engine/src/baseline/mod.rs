@@ -137,6 +137,8 @@ const QUARANTINE: f32 = 6.0;
 const TRUSTED: f32 = 20.0;
 /// What must be reached where it is not.
 const UNTRUSTED: f32 = 12.0;
+/// What must be reached on the first day of a class of identities: everybody is new then, and nobody has peers.
+const FIRST_DAY: f32 = 20.0;
 /// What a request must add to its principal's risk to be told for it.
 const RISK_STEP: f32 = 0.5;
 /// Evidence above this is remembered, to count it once a day.
@@ -348,7 +350,11 @@ impl Baselines {
         let state = &mut self.members.clusters[cluster as usize];
         state.budget.note(hour / 24, id, score, p.risk.bits, &options);
         let thresholds = state.budget.thresholds(&options);
-        let least = if p.who.active < TRUSTED { UNTRUSTED } else { 0.0 };
+        let least = match self.members.class_age(&p.who, hour) {
+            0..24 => FIRST_DAY,
+            _ if p.who.active < TRUSTED => UNTRUSTED,
+            _ => 0.0,
+        };
         let thresholds = (thresholds.0.max(least), thresholds.1.max(least));
         let fresh = before.is_none() || rise.is_some();
         let grown = p.risk.bits_at(now) > risk_before + RISK_STEP;
@@ -440,11 +446,14 @@ impl Baselines {
         let hour = self.hour();
         let common = terms.iter().filter(|t| self.fleet.note(who, o, t, hour));
         let common: Vec<_> = common.collect();
+        // While a class is young everything is new to everybody, and nothing has changed.
+        if self.members.class_age(&p.who, hour) < members::MATURE {
+            return Vec::new();
+        }
         let told = |term: &score::Term| {
             let mut reason = explain::reason(o, term, p, hour, &self.words);
-            let what = [reason.context.as_str(), reason.value.as_str()].join(" ");
-            let (dimension, class) = (&reason.dimension, o.class.as_str());
-            reason.text = format!("{dimension} {} is new at several identities of class {class}", what.trim());
+            let deed = explain::deed(o, term);
+            reason.text = format!("several identities of class {} {deed} for the first time", o.class.as_str());
             let anomaly = anomaly(p, o, AnomalyKind::Fleet, (term.bits, 0.0), vec![reason], Vec::new());
             Told { anomaly, level: Level::Informational, audit_ids: Vec::new() }
         };
