@@ -3,6 +3,7 @@
 //! `cargo run --release -p lapwing-eval` measures everything with fixed seeds and writes `docs/evaluation.md` and its
 //! plots again. `observe FILE…` prints what the scorer sees and says of each event, for `reference.py`.
 
+mod cost;
 mod memory;
 mod methods;
 mod metrics;
@@ -45,6 +46,8 @@ enum Command {
     },
     /// Print the stream of a seed as audit events, one a line
     Simulate { seed: u64 },
+    /// Measure the CPU time of the engine with and without baselines
+    Cost,
     /// Fill the memory with identities and bring it through a restart
     Memory {
         #[arg(default_value_t = 1_000_000)]
@@ -60,6 +63,11 @@ fn main() -> anyhow::Result<()> {
     let corpus = args.corpus.clone().unwrap_or_else(|| root.join("fixtures/evaluation"));
     match args.command {
         Some(Command::Observe { files }) => observe::run(&files),
+        Some(Command::Cost) => {
+            let rules = methods::rules(&root.join("rules"))?;
+            cost::run("simulator", &simulator::simulate(1), &rules)?;
+            cost::run("recordings", &recorded::stretched(&recorded::Corpus::read(&corpus)?, 1, true), &rules)
+        }
         Some(Command::Memory { identities }) => memory::run(identities),
         Some(Command::Simulate { seed }) => observe::print(&simulator::simulate(seed)),
         Some(Command::Stretch { placement }) => {

@@ -70,3 +70,35 @@ pub fn observed(line: &str, baselines: &mut Baselines, now: &mut i64) -> anyhow:
         "over": scored.over,
     })))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Four weeks of some twenty identities and the scores `reference.py` gives them. To record them again:
+    /// `lapwing-eval simulate 7 | grep -Ef tests/eval/testdata/identities | zstd -19 > …/events.jsonl.zst`,
+    /// `lapwing-eval observe …/events.jsonl.zst | tests/eval/reference.py --scores | zstd -19 > …/scores.jsonl.zst`.
+    #[test]
+    fn every_event_has_the_score_of_the_reference() {
+        let text = |name: &str| {
+            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name);
+            let file = std::fs::File::open(path).expect(name);
+            String::from_utf8(zstd::stream::decode_all(file).expect(name)).expect(name)
+        };
+        let (events, scores) = (text("events.jsonl.zst"), text("scores.jsonl.zst"));
+        let mut baselines = Baselines::new(Options { fixed: Some(FIXED), ..Options::default() });
+        let (mut now, mut surprising) = (i64::MIN, 0);
+        let seen = events.lines().filter_map(|l| observed(l, &mut baselines, &mut now).expect("an event"));
+        let mut scores = scores.lines();
+        for (i, seen) in seen.enumerate() {
+            let score: Value = serde_json::from_str(scores.next().expect("a score for each event")).expect("a score");
+            for kind in ["surprise", "risk"] {
+                let (ours, theirs) = (seen[kind].as_f64().expect(kind), score[kind].as_f64().expect(kind));
+                assert!((ours - theirs).abs() <= 0.05, "{kind} of event {i}: {ours}, reference {theirs}: {seen}");
+            }
+            surprising += usize::from(seen["surprise"].as_f64() > Some(6.0));
+        }
+        assert_eq!(scores.next(), None);
+        assert!(surprising > 20, "{surprising} surprising events: too tame to prove anything");
+    }
+}

@@ -16,6 +16,8 @@ use super::vocabulary::Vocabulary;
 
 /// Hours until a newcomer's habits count for its peers: an attacker who makes identities teaches nobody.
 pub(super) const MATURE: u32 = 72;
+/// Hours unseen until memory is given back: evidence counts for a day.
+const RESTED: u32 = 25;
 /// Bytes of the maps around one principal.
 const PLACE_COST: usize = 72;
 
@@ -55,6 +57,8 @@ pub(super) struct Members {
     order: BTreeSet<(u32, u32)>,
     pub clusters: Vec<Cluster>,
     bytes: usize,
+    /// Whoever was last seen before this hour has given back what it can.
+    rested: u32,
     pub evicted: u64,
 }
 
@@ -175,6 +179,20 @@ impl Members {
     pub fn newcomer(&self, cluster: u32, class: Class) -> Option<f32> {
         let state = &self.clusters[cluster as usize].classes[class as usize];
         (state.days > 20.0).then(|| (state.new.max(0.5) / state.days.max(1.0)).min(1.0))
+    }
+
+    /// Takes back memory from those who were not seen for a day.
+    pub fn rest(&mut self, hour: u32, now: i64) {
+        let until = hour.saturating_sub(RESTED);
+        let idle = self.order.range((self.rested, 0)..(until, 0));
+        for (_, id) in idle {
+            if let Some(p) = self.list[*id as usize].as_deref_mut() {
+                self.bytes -= p.bytes();
+                p.rest(now);
+                self.bytes += p.bytes();
+            }
+        }
+        self.rested = self.rested.max(until);
     }
 
     pub fn bytes(&self) -> usize {

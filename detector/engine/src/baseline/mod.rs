@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 pub use budget::Thresholds;
 pub use describe::{Described, DescribedValue, Description};
+pub(crate) use explain::USUAL;
 pub use observation::{Class, Observation};
 pub use order::{Order, Place, may_quiet};
 
@@ -272,6 +273,7 @@ impl Baselines {
         if self.hour() != hour {
             self.seen.clear();
             self.fleet.forget(self.hour());
+            self.members.rest(self.hour(), self.time);
         }
     }
 

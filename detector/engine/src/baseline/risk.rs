@@ -75,6 +75,12 @@ impl Risk {
         }
     }
 
+    /// Gives back the memory of evidence that no longer counts.
+    pub fn rest(&mut self, now: i64) {
+        self.credits.retain(|c| now - c.at <= DAY);
+        self.credits.shrink_to_fit();
+    }
+
     /// Risk as it would be at `now`.
     pub fn bits_at(&self, now: i64) -> f32 {
         let left = self.bits * (-((now - self.at).max(0) as f32 / 1e6) / HALF_LIFE_SECONDS).exp2();
