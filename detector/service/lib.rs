@@ -5,6 +5,7 @@ pub mod app;
 pub mod cli;
 pub mod completeness;
 pub mod config;
+pub mod forward;
 pub mod http;
 pub mod import;
 pub mod input;

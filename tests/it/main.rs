@@ -3,6 +3,7 @@
 
 mod baseline;
 mod daemon;
+mod envelopes;
 mod evasion;
 mod formats;
 mod grafana;

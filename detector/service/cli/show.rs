@@ -139,7 +139,7 @@ pub(super) fn find_alert(id: &str, data_dir: &Path) -> anyhow::Result<Option<Ale
     let searcher = Index::open_read_only(&data_dir.join("index"))?.searcher()?;
     let hits = find(id, &searcher)?;
     let Some(hit) = hits.first().filter(|h| h.kind == Kind::Alert) else { return Ok(None) };
-    Ok(originals::open(data_dir)?.alert(hit.position.lsn)?)
+    originals::open(data_dir)?.alert(hit.position.lsn)
 }
 
 fn json(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {

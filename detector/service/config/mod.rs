@@ -22,7 +22,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::ruleset::DEFAULT_FILTERS;
-pub use parts::{completeness, file, kafka, output, space, webhook};
+pub use parts::{completeness, file, forward, kafka, output, space, webhook};
 pub use problem::{ConfigError, Place, Problem, Problems};
 use tree::Node;
 pub use units::{ByteSize, HumanDuration};
@@ -38,6 +38,8 @@ pub struct Config {
     pub admin: Admin,
     /// Where events come from. At least one.
     pub sources: Sources,
+    /// Where `lapwing receive` brings events to. `lapwing serve` does not use it.
+    pub forward: Option<forward::Config>,
     /// Which rules judge.
     pub rules: Rules,
     /// How findings become alerts.
@@ -52,6 +54,9 @@ pub struct Config {
     pub disk: space::Config,
     /// Where alerts go.
     pub outputs: Vec<output::Config>,
+    /// Whether the process gives up, at its start, what it does not need: files that this configuration does not name,
+    /// running programs. As far as the kernel has Landlock and seccomp.
+    pub sandbox: bool,
 }
 
 impl Default for Config {
@@ -60,6 +65,7 @@ impl Default for Config {
             data_dir: "/var/lib/lapwing".into(),
             admin: Admin::default(),
             sources: Sources::default(),
+            forward: None,
             rules: Rules::default(),
             alerts: Alerts::default(),
             baseline: Baseline::default(),
@@ -67,6 +73,7 @@ impl Default for Config {
             completeness: completeness::Config::default(),
             disk: space::Config::default(),
             outputs: Vec::new(),
+            sandbox: true,
         }
     }
 }

@@ -99,7 +99,7 @@ impl Observation {
         self.denied = matches!(facts.outcome, "denied" | "unauthenticated");
         self.reads = facts.action_type == "read";
         self.private = facts.network() == "private";
-        self.time = facts.event.time().unwrap_or_default();
+        self.time = facts.time().unwrap_or_default();
         self.text.clear();
         push(&mut self.text, facts.cluster);
         self.end(Part::Cluster);
