@@ -7,6 +7,7 @@ pub mod cli;
 pub mod completeness;
 pub mod config;
 pub mod flow;
+pub mod forward;
 pub mod http;
 pub mod import;
 pub mod input;

@@ -68,6 +68,13 @@ pub fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).and_then(|l| l.local_addr()).expect("a port").port()
 }
 
+/// Two ports nobody listens on right now: both are held until both are known.
+fn two_free_ports() -> (u16, u16) {
+    let held = [(); 2].map(|()| TcpListener::bind(("127.0.0.1", 0)).expect("a port"));
+    let [one, other] = held.each_ref().map(|l| l.local_addr().expect("an address").port());
+    (one, other)
+}
+
 /// Waits until `done` gives something.
 pub fn until<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
@@ -129,6 +136,8 @@ pub fn post(port: u16, path: &str, body: &[u8]) -> std::io::Result<(u16, String)
 /// `lapwing serve` with a plain webhook on loopback, an NDJSON file output and a data directory of its own.
 pub struct Daemon {
     pub child: Option<Child>,
+    /// The subcommand it runs.
+    pub command: &'static str,
     /// Environment of the process, beside what it inherits.
     pub env: Vec<(String, String)>,
     pub dir: PathBuf,
@@ -149,14 +158,14 @@ impl Daemon {
 
     /// Writes the configuration and starts nothing.
     pub fn prepare(dir: &Path, extra: &str) -> Self {
-        let (webhook, admin) = (free_port(), free_port());
+        let (webhook, admin) = two_free_ports();
         let config = format!(
             "dataDir: {dir}/data\ndisk: {{ minFree: 1MiB, reserve: 1MiB }}\nadmin: {{ listen: 127.0.0.1:{admin} }}\nsources:\n  webhook:\n    listen: 127.0.0.1:{webhook}\n    \
              insecureLoopback: true\noutputs:\n  - {{ name: out, type: file, path: {dir}/alerts.ndjson, minLevel: informational }}\n{extra}",
             dir = dir.display()
         );
         std::fs::write(dir.join("lapwing.yaml"), config).expect("written");
-        Self { child: None, env: Vec::new(), dir: dir.to_owned(), webhook, admin, _owned: None }
+        Self { child: None, command: "serve", env: Vec::new(), dir: dir.to_owned(), webhook, admin, _owned: None }
     }
 
     pub fn config(&self) -> String {
@@ -176,7 +185,7 @@ impl Daemon {
     pub fn spawn(&mut self) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.join("log")).expect("a log");
         let child = Command::new(program())
-            .args(["serve", "--config", &self.config()])
+            .args([self.command, "--config", &self.config()])
             .envs(self.env.iter().cloned())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a handle"))

@@ -1,5 +1,12 @@
 //! The daemon as a Kafka consumer, killed in the middle. The broker is librdkafka's mock cluster in this
-//! process: the real client protocol, groups and commits over loopback.
+//! process: the real client protocol, groups and commits over loopback. In [`real`] it is Apache Kafka.
+
+mod broker;
+mod long;
+mod real;
+mod receive;
+mod shards;
+mod speed;
 
 use std::time::Duration;
 

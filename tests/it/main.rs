@@ -4,6 +4,7 @@
 mod archive;
 mod baseline;
 mod daemon;
+mod envelopes;
 mod evasion;
 mod formats;
 mod grafana;

@@ -119,15 +119,15 @@ fn lines(path: &Path) -> Vec<String> {
 }
 
 /// A certificate authority and a server certificate for localhost, as PEM files.
-struct Certificates {
-    ca: PathBuf,
-    cert: PathBuf,
-    key: PathBuf,
-    other_ca: PathBuf,
+pub struct Certificates {
+    pub ca: PathBuf,
+    pub cert: PathBuf,
+    pub key: PathBuf,
+    pub other_ca: PathBuf,
 }
 
 impl Certificates {
-    fn make(dir: &Path) -> Self {
+    pub fn make(dir: &Path) -> Self {
         let write = |name: &str, text: String| {
             let path = dir.join(name);
             std::fs::write(&path, text).unwrap();

@@ -11,6 +11,8 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::carry::{NotCarried, Part};
+
 /// Text borrowed from the event where it has no escapes.
 #[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Text<'a>(pub Cow<'a, str>);
@@ -242,6 +244,9 @@ pub struct ResponseStatus<'a> {
     pub code: Option<i64>,
 }
 
+/// Annotation of an event that lost its bodies on the way in because it was too large.
+pub const BODIES_DROPPED: &str = "lapwing.dev/bodies-dropped";
+
 /// One stage of one request, as the API server wrote it.
 #[derive(Clone, Debug, Default, serde::Deserialize)]
 #[serde(default, rename_all = "camelCase", bound(deserialize = "'de: 'a"))]
@@ -272,6 +277,9 @@ pub struct Event<'a> {
     /// Names of fields that were there but could not be read.
     #[serde(skip)]
     pub malformed: Vec<&'static str>,
+    /// What is absent because the source cannot carry it.
+    #[serde(skip)]
+    pub not_carried: NotCarried,
 }
 
 /// Why a text is not an event.
@@ -295,7 +303,7 @@ impl<'a> Event<'a> {
             Ok(event) => event,
             Err(_) => Self::parse_field_by_field(text)?,
         };
-        event.check()
+        Self { not_carried: NotCarried::of(text), ..event }.check()
     }
 
     fn check(self) -> Result<Self, NotAnEvent> {
@@ -412,9 +420,10 @@ impl<'a> Event<'a> {
         parse_time(&self.stage_timestamp).or_else(|| parse_time(&self.request_received_timestamp))
     }
 
-    /// Both bodies were removed by the API server because they were too large.
+    /// Bodies were removed because they were too large: by the API server, by Lapwing or by a log service on the way.
     pub fn truncated(&self) -> bool {
-        self.annotation("audit.k8s.io/truncated") == Some("true")
+        let removed = ["audit.k8s.io/truncated", BODIES_DROPPED].iter().any(|key| self.annotation(key) == Some("true"));
+        removed || self.not_carried.has(Part::RequestBody) || self.not_carried.has(Part::ResponseBody)
     }
 }
 

@@ -7,6 +7,7 @@
 pub mod alert;
 pub mod baseline;
 pub mod batch;
+pub mod carry;
 pub mod engine;
 pub mod event;
 pub mod facts;

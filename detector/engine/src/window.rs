@@ -4,8 +4,9 @@
 //! its cap. The group touched longest ago is forgotten first and counted, so that an attacker who
 //! rotates keys is visible. Events may come out of order within the timespan.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::VecDeque;
 
+use hashlink::LinkedHashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::alert::Evidence;
@@ -45,16 +46,13 @@ pub struct Windows {
     kind: Kind,
     timespan: i64,
     cap: usize,
-    groups: HashMap<String, Group>,
-    /// Groups by when they were last touched.
-    order: BTreeMap<u64, String>,
-    touch: u64,
+    /// In the order they were last touched.
+    groups: LinkedHashMap<String, Group>,
     evicted: u64,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Group {
-    touched: u64,
     /// Ordered by time.
     hits: VecDeque<Hit>,
 }
@@ -69,21 +67,20 @@ pub const DEFAULT_CAP: usize = 20_000;
 impl Windows {
     /// `timespan` in microseconds.
     pub fn new(kind: Kind, timespan: i64, cap: usize) -> Self {
-        Self { kind, timespan, cap, groups: HashMap::new(), order: BTreeMap::new(), touch: 0, evicted: 0 }
+        Self { kind, timespan, cap, groups: LinkedHashMap::new(), evicted: 0 }
     }
 
     /// Adds a hit; the hits that together fulfil the condition, oldest first, if they now do. A group
     /// that fired starts anew, so that the next finding rests on new requests.
     pub fn add(&mut self, group_key: &str, hit: Hit) -> Option<Vec<Hit>> {
-        self.touch += 1;
-        let touch = self.touch;
-        if !self.groups.contains_key(group_key) && self.groups.len() >= self.cap {
-            self.evict();
+        if self.groups.to_back(group_key).is_none() {
+            if self.groups.len() >= self.cap {
+                self.groups.pop_front();
+                self.evicted += 1;
+            }
+            self.groups.insert(group_key.to_owned(), Group::default());
         }
-        let group = self.groups.entry(group_key.to_owned()).or_default();
-        self.order.remove(&group.touched);
-        group.touched = touch;
-        self.order.insert(touch, group_key.to_owned());
+        let group = self.groups.get_mut(group_key)?;
         if matches!(self.kind, Kind::ValueCount { .. }) && !group.holds(&hit) {
             // Of a value that comes again the newest hit is enough.
             group.hits.retain(|h| h.value != hit.value || h.time > hit.time);
@@ -91,7 +88,6 @@ impl Windows {
         let newest = group.insert(hit)?;
         group.forget(newest - self.timespan, self.kind.room());
         let fired = self.kind.check(group, self.timespan)?;
-        self.order.remove(&touch);
         self.groups.remove(group_key);
         Some(fired)
     }
@@ -106,13 +102,6 @@ impl Windows {
             Kind::Temporal { .. } => true,
             // A step without the one before it leads nowhere, but for the rare one that arrived too early.
             Kind::TemporalOrdered { .. } => rule == 0 || hits.is_some_and(|h| h.iter().any(|h| h.rule + 1 == rule)),
-        }
-    }
-
-    fn evict(&mut self) {
-        if let Some((_, key)) = self.order.pop_first() {
-            self.groups.remove(&key);
-            self.evicted += 1;
         }
     }
 
@@ -132,26 +121,20 @@ impl Windows {
 
     /// The groups as data, in the order they were touched.
     pub fn snapshot(&self) -> serde_json::Value {
-        let groups: Vec<(&String, &Group)> =
-            self.order.values().filter_map(|key| self.groups.get_key_value(key)).collect();
-        serde_json::json!({ "touch": self.touch, "evicted": self.evicted, "groups": groups })
+        let groups: Vec<(&String, &Group)> = self.groups.iter().collect();
+        serde_json::json!({ "evicted": self.evicted, "groups": groups })
     }
 
     /// Takes over the groups of a snapshot of the same correlation.
     pub fn restore(&mut self, snapshot: serde_json::Value) -> Result<(), serde_json::Error> {
         #[derive(Deserialize)]
         struct Stored {
-            touch: u64,
             evicted: u64,
             groups: Vec<(String, Group)>,
         }
         let stored: Stored = serde_json::from_value(snapshot)?;
-        self.touch = stored.touch;
         self.evicted = stored.evicted;
-        for (key, group) in stored.groups {
-            self.order.insert(group.touched, key.clone());
-            self.groups.insert(key, group);
-        }
+        self.groups = stored.groups.into_iter().collect();
         Ok(())
     }
 }

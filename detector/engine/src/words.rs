@@ -9,7 +9,7 @@ use crate::facts::Facts;
 use crate::memory::Sight;
 
 /// Longest piece of sender-chosen text in a sentence or a detail line, in characters.
-const MAX: usize = 200;
+pub(crate) const MAX: usize = 200;
 
 /// `text`, cut to [`MAX`] characters with a mark.
 pub(crate) fn cut(text: &str) -> String {

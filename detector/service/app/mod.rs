@@ -1,8 +1,12 @@
 //! Wires the parts, watches them, and takes them down in order. Decides nothing about events.
 
 mod drain;
+mod receive;
 mod room;
+mod sandbox;
 mod scrub;
+mod shards;
+mod signals;
 mod watch;
 
 use std::os::unix::fs::DirBuilderExt;
@@ -14,15 +18,18 @@ use std::thread::JoinHandle;
 use anyhow::Context;
 use lapwing_engine::engine::{Engine, Options};
 use lapwing_engine::rule::set::RuleSet;
+use rustix::process::DumpableBehavior;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+pub use self::receive::receive;
+use self::signals::Signals;
 use crate::archive::Archive;
 use crate::completeness::Completeness;
 use crate::config::{Config, Loaded};
 use crate::flow::silence::{Silences, Watch};
 use crate::http::{Admin, Readiness};
-use crate::input::{Limits, split};
+use crate::input::Splitter;
 use crate::journal::{self, Journal, Lsn, Recovery};
 use crate::metrics::Metrics;
 use crate::output::Output;
@@ -31,24 +38,55 @@ use crate::output::worker::Worker;
 use crate::pipeline::arrivals::Arrivals;
 use crate::pipeline::deliver::{self, Queue};
 use crate::pipeline::detect::{self, Detect, NewRules};
+use crate::pipeline::event_record;
 use crate::pipeline::index::{self, Indexer};
 use crate::pipeline::intake::Intake;
 use crate::pipeline::positions::Positions;
+use crate::pipeline::rulebook::Rulebook;
 use crate::pipeline::selfalert::SelfAlerts;
 use crate::pipeline::snapshot;
 use crate::ruleset::Selection;
 use crate::source::webhook::{Reload, Timing, Webhook};
 use crate::source::{file, kafka};
 use crate::space::Space;
+use sandbox::Places;
+
+/// Gives up what the service does not need. To be called while there is one thread.
+///
+/// # Errors
+/// When `dataDir` cannot be made.
+pub fn confine(loaded: &Loaded) -> anyhow::Result<()> {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    if !loaded.config.sandbox {
+        return Ok(());
+    }
+    private_dir(&loaded.config.data_dir)?;
+    match Places::of(&loaded.config, &loaded.file).enter() {
+        Ok(true) => tracing::info!("in a sandbox"),
+        Ok(false) => {
+            tracing::info!("in a sandbox as far as this kernel has one")
+        }
+        Err(error) => tracing::warn!(%error, "no sandbox"),
+    }
+    if let Err(error) = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "memory may be dumped");
+    }
+    Ok(())
+}
 
 /// Runs the service until it is told to stop.
 ///
 /// # Errors
 /// When it cannot start, or a part that owns state failed: restart it, it resumes where it was.
 pub async fn serve(loaded: Loaded) -> anyhow::Result<()> {
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    let app = App::start(loaded).await?;
-    let result = app.watch().await;
+    let Loaded { config, file, .. } = loaded;
+    let base = file.parent().map(Path::to_path_buf).unwrap_or_default();
+    let signals = Signals::listen()?;
+    if config.sources.kafka.iter().any(|kafka| kafka.shards) {
+        return shards::serve(config, base, signals).await;
+    }
+    let app = App::start(config, base, None).await?;
+    let result = app.watch(signals).await;
     let drained = app.drain().await;
     result.and(drained)
 }
@@ -129,20 +167,19 @@ pub fn selection(config: &Config) -> Selection {
 }
 
 impl App {
-    async fn start(loaded: Loaded) -> anyhow::Result<Self> {
-        let Loaded { config, file, .. } = loaded;
-        let base = file.parent().map(Path::to_path_buf).unwrap_or_default();
+    /// `shard` names it where it is one of several of this process; the process then has the admin port.
+    async fn start(config: Config, base: PathBuf, shard: Option<&str>) -> anyhow::Result<Self> {
         let data = config.data_dir.clone();
-        for dir in ["", "state", "outputs"] {
+        for dir in ["", "state", "rules", "outputs"] {
             private_dir(&data.join(dir))?;
         }
-        let rules = selection(&config).load()?;
-        let metrics = Arc::new(Metrics::new(clusters(&config)));
-        announce(&metrics, &rules);
+        let options = engine_options(&config);
+        let rulebook = Rulebook::write(&data.join("rules"), selection(&config).sources()?, &options)?;
+        let metrics = Arc::new(Metrics::of_shard(shard, clusters(&config)));
+        announce(&metrics, &rulebook.rules);
         let readiness = Arc::new(Readiness::new(["journal", "disk", "engine", "listeners"]));
         let events = open_journal(&data.join("journal"), "event")?;
         let alerts = open_journal(&data.join("alerts"), "alert")?;
-        let positions = positions(&data, &events)?;
         let own = SelfAlerts::new(alerts.clone(), Arc::clone(&metrics));
         let space = Arc::new(Space::new(&data, config.disk.clone()));
         let mut app = Self {
@@ -170,15 +207,24 @@ impl App {
             config,
         };
         app.refresh_metrics();
-        app.start_admin().await?;
+        if shard.is_none() {
+            app.start_admin().await?;
+        }
         app.readiness.ready("journal");
-        app.start_threads(rules)?;
+        if app.events.durable() == Lsn(0) {
+            // Before anything else, so that each event has rules that judge it.
+            let named = app.events.append(event_record::RULES, rulebook.id.to_vec()).await;
+            let _ = named.inspect_err(|error| tracing::warn!(%error, "the rules in use could not be journaled yet"));
+        }
+        app.start_threads(rulebook, options)?;
         app.start_outputs().await?;
         // After the outputs, which begin with the next alert, and before anything is taken in.
         app.look_at_the_room().await;
         app.start_archive().await?;
-        app.start_sources(&positions).await?;
+        app.start_webhook().await?;
         app.readiness.ready("listeners");
+        // Reads the journal behind the snapshot: senders need not wait for that.
+        app.start_readers().await?;
         app.start_scrub().await;
         app.start_completeness().await;
         tracing::info!(data = %app.config.data_dir.display(), "lapwing {} is running", env!("CARGO_PKG_VERSION"));
@@ -192,17 +238,14 @@ impl App {
         Ok(())
     }
 
-    fn start_threads(&self, rules: Arc<RuleSet>) -> anyhow::Result<()> {
-        let window = self.config.alerts.group_window.get();
-        let group_window = i64::try_from(window.as_micros()).unwrap_or(i64::MAX);
-        let baseline = self.config.baseline.options();
-        let min_level = self.config.rules.min_level;
-        let options = Options { group_window, min_level, brief: true, baseline, ..Options::default() };
+    fn start_threads(&self, rulebook: Rulebook, options: Options) -> anyhow::Result<()> {
         let detect = Detect {
             events: self.events.clone(),
             alerts: self.alerts.clone(),
             state: self.config.data_dir.join("state"),
-            engine: Engine::new(rules, options.clone()),
+            rules: self.config.data_dir.join("rules"),
+            engine: Engine::new(Arc::clone(&rulebook.rules), options.clone()),
+            rulebook: Arc::new(rulebook),
             options,
             progress: Arc::clone(&self.detect),
             metrics: Arc::clone(&self.metrics),
@@ -214,6 +257,7 @@ impl App {
             events: self.events.clone(),
             alerts: self.alerts.clone(),
             dir: self.config.data_dir.join("index"),
+            state: self.config.data_dir.join("state"),
             max_age: Some(self.config.retention.max_age.get()),
             progress: Arc::clone(&self.index),
             metrics: Arc::clone(&self.metrics),
@@ -277,46 +321,90 @@ impl App {
         Ok(())
     }
 
-    async fn start_sources(&mut self, positions: &Positions) -> anyhow::Result<()> {
-        let (metrics, space, arrivals) =
-            (Arc::clone(&self.metrics), Arc::clone(&self.space), Arc::clone(&self.arrivals));
-        let intake = Intake::new(self.events.clone(), metrics, space, arrivals);
-        let stop = &self.sources_stop;
-        let mut sources = self.sources.lock().await;
-        if let Some(config) = self.config.sources.webhook.clone() {
-            let sink = {
-                let intake = intake.clone();
-                move |batch| {
-                    let intake = intake.clone();
-                    async move { intake.store(batch).await }
-                }
-            };
-            let cut = |body: &[u8]| split(body, &Limits::default());
-            let metrics = Arc::clone(&self.metrics);
-            let webhook = Webhook::bind(config, &self.base, Timing::default(), cut, sink, metrics).await?;
-            tracing::info!(address = %webhook.local_addr()?, "webhook is listening");
-            self.certificates = Some(webhook.reloader());
-            let stop = stop.clone();
-            sources.spawn(async move {
-                webhook.run(stop).await;
-                Ok(())
-            });
+    /// The way into the journal.
+    fn intake(&self) -> Intake {
+        let (metrics, space) = (Arc::clone(&self.metrics), Arc::clone(&self.space));
+        Intake::new(self.events.clone(), metrics, space, Arc::clone(&self.arrivals))
+    }
+
+    async fn start_webhook(&mut self) -> anyhow::Result<()> {
+        let Some(config) = self.config.sources.webhook.clone() else { return Ok(()) };
+        let intake = self.intake();
+        let sink = move |batch| {
+            let intake = intake.clone();
+            async move { intake.store(batch).await }
+        };
+        let splitter = Splitter::new(Arc::clone(&self.metrics));
+        let cut = move |body: &[u8]| splitter.split(body);
+        let metrics = Arc::clone(&self.metrics);
+        let webhook = Webhook::bind(config, &self.base, Timing::default(), cut, sink, metrics).await?;
+        tracing::info!(address = %webhook.local_addr()?, "webhook is listening");
+        self.certificates = Some(webhook.reloader());
+        let stop = self.sources_stop.clone();
+        self.sources.lock().await.spawn(async move {
+            webhook.run(stop).await;
+            Ok(())
+        });
+        Ok(())
+    }
+
+    /// Files and Kafka, which go on where they were.
+    async fn start_readers(&self) -> anyhow::Result<()> {
+        if self.config.sources.files.is_empty() && self.config.sources.kafka.is_empty() {
+            return Ok(());
         }
-        let sink = Arc::new(intake);
+        let (data, events) = (self.config.data_dir.clone(), self.events.clone());
+        let positions = tokio::task::spawn_blocking(move || positions(&data, &events)).await??;
+        let instance = instance(&self.config.data_dir.join("state"))?;
+        let splitter = Splitter::new(Arc::clone(&self.metrics));
+        let (sink, stop) = (Arc::new(self.intake()), &self.sources_stop);
+        let mut sources = self.sources.lock().await;
         for config in self.config.sources.files.clone() {
             let position = positions.file(&config.path.display().to_string());
-            let (sink, stop) = (Arc::clone(&sink), stop.clone());
+            let (sink, stop, splitter) = (Arc::clone(&sink), stop.clone(), splitter.clone());
             sources.spawn(async move {
-                file::run(config, position, Limits::default(), sink, stop).await;
+                file::run(config, position, splitter, sink, stop).await;
                 Ok(())
             });
         }
         for config in self.config.sources.kafka.clone() {
-            let (sink, stop, positions) = (Arc::clone(&sink), stop.clone(), positions.kafka());
-            sources.spawn(async move { Ok(kafka::run(config, positions, Limits::default(), sink, stop).await?) });
+            let (sink, stop, splitter) = (Arc::clone(&sink), stop.clone(), splitter.clone());
+            let known = kafka::Known { positions: positions.kafka(), instance: instance.clone() };
+            sources.spawn(async move { Ok(kafka::run(config, known, splitter, sink, stop).await?) });
         }
         Ok(())
     }
+}
+
+/// How the engine behaves, by the configuration.
+fn engine_options(config: &Config) -> Options {
+    let window = config.alerts.group_window.get();
+    Options {
+        group_window: i64::try_from(window.as_micros()).unwrap_or(i64::MAX),
+        min_level: config.rules.min_level,
+        brief: true,
+        baseline: config.baseline.options(),
+        ..Options::default()
+    }
+}
+
+/// The name of this data directory, made when it is first asked for.
+fn instance(state: &Path) -> anyhow::Result<String> {
+    let path = state.join("instance");
+    match std::fs::read_to_string(&path) {
+        Ok(name) if !name.is_empty() => return Ok(name),
+        Ok(_) => {}
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e).with_context(|| format!("cannot read `{}`", path.display())),
+    }
+    let name = format!("{:016x}", rand::random::<u64>());
+    let fresh = path.with_extension("new");
+    let mut file = std::fs::File::create(&fresh)?;
+    std::io::Write::write_all(&mut file, name.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&fresh, &path)?;
+    std::fs::File::open(state)?.sync_all()?;
+    Ok(name)
 }
 
 fn clusters(config: &Config) -> Vec<String> {

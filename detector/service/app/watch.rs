@@ -5,27 +5,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use tokio::signal::unix::{SignalKind, signal};
 
-use super::{App, announce, selection};
+use super::{App, Signals, announce, engine_options, selection};
+use crate::pipeline::rulebook::Rulebook;
 
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 const RETAIN_EVERY: Duration = Duration::from_secs(60);
 
 impl App {
-    /// Until a signal or a failure.
-    pub(super) async fn watch(&self) -> anyhow::Result<()> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut hangup = signal(SignalKind::hangup())?;
+    /// Until it shall end, or a failure.
+    pub(super) async fn watch(&self, mut signals: Signals) -> anyhow::Result<()> {
         let mut tick = tokio::time::interval(WATCH_EVERY);
         let mut retain = tokio::time::interval(RETAIN_EVERY);
         let mut syncs = (0, Duration::ZERO);
         loop {
             tokio::select! {
-                _ = terminate.recv() => { tracing::info!("stopping"); return Ok(()) }
-                _ = interrupt.recv() => { tracing::info!("stopping"); return Ok(()) }
-                _ = hangup.recv() => self.reload().await,
+                () = signals.stop.cancelled() => return Ok(()),
+                Ok(()) = signals.reload.changed() => self.reload().await,
                 _ = tick.tick() => self.look(&mut syncs).await?,
                 _ = retain.tick() => self.retain().await,
             }
@@ -37,14 +33,16 @@ impl App {
         if let Some(certificates) = &self.certificates {
             certificates.reload();
         }
-        let selection = selection(&self.config);
-        let loaded = tokio::task::spawn_blocking(move || selection.load()).await;
+        let (selection, options) = (selection(&self.config), engine_options(&self.config));
+        let dir = self.config.data_dir.join("rules");
+        let loaded = tokio::task::spawn_blocking(move || Rulebook::write(&dir, selection.sources()?, &options)).await;
         match loaded {
-            Ok(Ok(rules)) => {
-                announce(&self.metrics, &rules);
+            Ok(Ok(book)) => {
+                let rules = &book.rules;
+                announce(&self.metrics, rules);
                 tracing::info!(rules = rules.rules().len() + rules.correlations().len(), "rules loaded again");
                 if let Ok(mut slot) = self.new_rules.lock() {
-                    *slot = Some(rules);
+                    *slot = Some(Arc::new(book));
                 }
             }
             Ok(Err(error)) => self.keep_old_rules(&format!("{:#}", anyhow::Error::from(error))),

@@ -8,6 +8,7 @@ pub mod explain;
 pub mod journal;
 pub mod log;
 pub mod output;
+pub mod receive;
 pub mod replay;
 pub mod rules;
 pub mod scan;
@@ -113,7 +114,7 @@ pub struct Globals {
     /// Only results: no progress, no summary
     #[arg(short, long, global = true, help_heading = GLOBAL)]
     pub quiet: bool,
-    /// What is logged: off, error, warn, info, debug, trace, or per module as in `lapwing=debug` [default: info for serve, else warn]
+    /// What is logged: off, error, warn, info, debug, trace, or per module as in `lapwing=debug` [default: info for serve and receive, else warn]
     #[arg(long, global = true, help_heading = GLOBAL, env = "LAPWING_LOG", value_name = "LEVEL")]
     pub log_level: Option<String>,
 }
@@ -191,6 +192,7 @@ impl Globals {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::Args),
+    Receive(receive::Args),
     Scan(scan::Args),
     Search(search::Args),
     Show(show::Args),
@@ -255,12 +257,13 @@ fn settle(outcome: anyhow::Result<Exit>) -> Exit {
 
 fn run(cli: Cli) -> anyhow::Result<Exit> {
     let Cli { globals, command } = cli;
-    let usual = if matches!(command, Command::Serve(_)) { "info" } else { "warn" };
+    let usual = if matches!(command, Command::Serve(_) | Command::Receive(_)) { "info" } else { "warn" };
     log::init(globals.log_level.as_deref().unwrap_or(usual), globals.color)?;
     // One provider for every TLS connection, in and out; a second call would be a no-op.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match command {
         Command::Serve(args) => serve::run(args, &globals),
+        Command::Receive(args) => receive::run(args, &globals),
         Command::Scan(args) => scan::run(args, &globals),
         Command::Search(args) => {
             let args = search::Args { again: globals.again(), quiet: globals.quiet, ..args };

@@ -22,7 +22,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::ruleset::DEFAULT_FILTERS;
-pub use parts::{archive, completeness, file, flow, kafka, output, space, webhook};
+pub use parts::{archive, completeness, file, flow, forward, kafka, output, space, webhook};
 pub use problem::{ConfigError, Place, Problem, Problems};
 use tree::Node;
 pub use units::{ByteSize, HumanDuration};
@@ -38,6 +38,8 @@ pub struct Config {
     pub admin: Admin,
     /// Where events come from. At least one.
     pub sources: Sources,
+    /// Where `lapwing receive` brings events to. `lapwing serve` does not use it.
+    pub forward: Option<forward::Config>,
     /// Which rules judge.
     pub rules: Rules,
     /// How findings become alerts.
@@ -60,6 +62,9 @@ pub struct Config {
     pub inhibit_rules: Vec<flow::inhibit::InhibitRule>,
     /// Times that routes can name.
     pub time_intervals: Vec<flow::window::TimeInterval>,
+    /// Whether the process gives up, at its start, what it does not need: files that this configuration does not name,
+    /// running programs. As far as the kernel has Landlock and seccomp.
+    pub sandbox: bool,
 }
 
 impl Default for Config {
@@ -68,6 +73,7 @@ impl Default for Config {
             data_dir: "/var/lib/lapwing".into(),
             admin: Admin::default(),
             sources: Sources::default(),
+            forward: None,
             rules: Rules::default(),
             alerts: Alerts::default(),
             baseline: Baseline::default(),
@@ -79,6 +85,7 @@ impl Default for Config {
             route: None,
             inhibit_rules: Vec::new(),
             time_intervals: Vec::new(),
+            sandbox: true,
         }
     }
 }

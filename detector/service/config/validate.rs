@@ -85,6 +85,14 @@ impl Checks<'_> {
         if sources["webhook"].is_null() && empty("kafka") && empty("files") {
             self.say("sources", "no source: nothing would be read; add `webhook`, `kafka` or `files`");
         }
+        let kafka = sources["kafka"].as_array().map_or(&[][..], Vec::as_slice);
+        let alone = kafka.len() == 1 && sources["webhook"].is_null() && empty("files");
+        if let Some(i) = kafka.iter().position(|k| k["shards"] == true)
+            && !alone
+        {
+            let what = "a source with `shards` must be the only one; let `lapwing receive` bring what the others would";
+            self.say(&format!("sources.kafka[{i}].shards"), what);
+        }
         for (i, kafka) in sources["kafka"].as_array().into_iter().flatten().enumerate() {
             for key in ["brokers", "topics"] {
                 if kafka[key].as_array().is_some_and(Vec::is_empty) {

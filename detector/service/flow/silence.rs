@@ -110,8 +110,11 @@ impl Silence {
 pub struct Silences(PathBuf);
 
 impl Silences {
+    /// Of a whole data directory; its shards, which lie in `shards` below it, share them.
     pub fn of(data_dir: &Path) -> Self {
-        Self(data_dir.join("silences.json"))
+        let shards = data_dir.parent().filter(|parent| parent.ends_with("shards"));
+        let home = shards.and_then(Path::parent).unwrap_or(data_dir);
+        Self(home.join("silences.json"))
     }
 
     /// All of them, in the order they were made.
@@ -248,6 +251,12 @@ mod tests {
         assert!(file.expire(&[String::new(), "zz".into()], at(12)).unwrap().is_empty());
         file.add(Silence { created: at(60 * 24 * 40), ..silence("actor=bob", 0, 60 * 24 * 50).unwrap() }).unwrap();
         assert_eq!(file.list().unwrap().len(), 1, "but not for ever");
+    }
+
+    #[test]
+    fn shards_share_the_silences_of_the_whole() {
+        let whole = Silences::of(Path::new("/var/lib/lapwing"));
+        assert_eq!(Silences::of(Path::new("/var/lib/lapwing/shards/audit-3")).0, whole.0);
     }
 
     #[test]

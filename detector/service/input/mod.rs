@@ -3,18 +3,19 @@
 //! [`Events`] reads a stream in constant memory; [`split`] is the same for a body in memory and
 //! returns what is journaled. Neither decides what an event means.
 
+pub mod envelope;
 mod reader;
 mod scan;
 mod split;
 
 pub use reader::{Events, Progress, Unreadable};
-pub use split::{item, reason, split};
+pub use split::{Splitter, item, reason, split};
 
 /// What one event may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of one event. A larger one loses `requestObject` and `responseObject` and is marked with
-    /// [`BODIES_DROPPED`]; one that is larger even then is rejected.
+    /// [`lapwing_engine::event::BODIES_DROPPED`]; one that is larger even then is rejected.
     pub item: usize,
 }
 
@@ -23,9 +24,6 @@ impl Default for Limits {
         Self { item: 16 << 20 }
     }
 }
-
-/// Annotation of an event that lost its bodies because it was too large.
-pub const BODIES_DROPPED: &str = "lapwing.dev/bodies-dropped";
 
 /// Longest excerpt kept of something unreadable, in bytes.
 pub const EXCERPT: usize = 4096;

@@ -3,6 +3,7 @@
 //! JSON lines cost a search for the newline. Lists and arrays are taken apart while they are read:
 //! only one event is in memory at a time. Damage costs the damaged item; reading goes on behind it.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Range;
@@ -11,16 +12,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use lapwing_engine::batch::RejectReason;
-use lapwing_engine::redact;
+use lapwing_engine::event::BODIES_DROPPED;
+use lapwing_engine::{carry, redact};
 use memchr::{memchr, memchr_iter, memmem};
 
+use super::envelope::{self, Content, Counts, Opened};
 use super::scan::{EVENT_STARTS, Scanner, Step, starts_like_event};
-use super::{BODIES_DROPPED, EXCERPT, Limits};
+use super::{EXCERPT, Limits};
 
 /// Read from the source at once.
 const CHUNK: usize = 256 << 10;
 /// Lists within lists; deeper ones are items like any other.
 const MAX_NESTED: usize = 4;
+/// Wrappers within wrappers; what is wrapped deeper is an item like any other.
+const MAX_WRAPPED: u8 = 4;
+/// Bytes that compressed records may unpack to: of one value of a file, of a whole body.
+const UNPACKED: usize = 64 << 20;
 
 /// Something in the stream that is no item.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -102,6 +109,14 @@ pub struct Events<R> {
     after_item: bool,
     comma: bool,
     progress: Progress,
+    /// What was in the last wrapper and is not handed out yet.
+    unwrapped: VecDeque<Result<String, Unreadable>>,
+    /// Wrappers this stream was found in.
+    depth: u8,
+    /// Bytes that may still be unpacked, and whether each value has as many again.
+    room: usize,
+    room_each: bool,
+    counts: Counts,
 }
 
 impl Events<Box<dyn Read + Send>> {
@@ -128,7 +143,7 @@ impl Events<Box<dyn Read + Send>> {
             [0x28, 0xb5, 0x2f, 0xfd] => Box::new(zstd::stream::read::Decoder::new(raw)?),
             _ => Box::new(raw),
         };
-        Ok(Self { progress, ..Self::new(input, limits) })
+        Ok(Self { progress, room_each: true, ..Self::new(input, limits) })
     }
 }
 
@@ -151,7 +166,17 @@ impl<R: Read> Events<R> {
             after_item: false,
             comma: false,
             progress: Progress::default(),
+            unwrapped: VecDeque::new(),
+            depth: 0,
+            room: UNPACKED,
+            room_each: false,
+            counts: Counts::default(),
         }
+    }
+
+    /// What came in wrappers so far.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
     }
 
     pub fn progress(&self) -> Progress {
@@ -165,10 +190,11 @@ impl<R: Read> Events<R> {
 
     /// The next item's text, most likely one event: `Event::parse` has the last word. `None` at the end.
     ///
-    /// Invalid UTF-8 is replaced by U+FFFD, so that a bad byte in a user agent costs no event.
+    /// Invalid UTF-8 is replaced by U+FFFD, so that a bad byte in a user agent costs no event. Wrappers are taken off; a
+    /// mark of what a source cannot carry is there only where a decoder of ours wrote it.
     #[expect(clippy::should_implement_trait, reason = "the item borrows from the reader")]
     pub fn next(&mut self) -> Option<Result<&str, Unreadable>> {
-        match self.advance()? {
+        match self.bare()? {
             Found::Text(range) => {
                 let bytes = &self.buf[range];
                 match std::str::from_utf8(bytes) {
@@ -181,6 +207,82 @@ impl<R: Read> Events<R> {
             }
             Found::Rebuilt => Some(Ok(&self.scratch)),
             Found::Unreadable(e) => Some(Err(e)),
+        }
+    }
+
+    /// The next item without its wrappers.
+    fn bare(&mut self) -> Option<Found> {
+        loop {
+            match self.unwrapped.pop_front() {
+                Some(Ok(text)) => {
+                    self.scratch = text;
+                    return Some(Found::Rebuilt);
+                }
+                Some(Err(e)) => return Some(Found::Unreadable(e)),
+                None => {}
+            }
+            let found = self.advance()?;
+            let bytes = match &found {
+                Found::Text(range) => &self.buf[range.clone()],
+                Found::Rebuilt => self.scratch.as_bytes(),
+                Found::Unreadable(_) => return Some(found),
+            };
+            if BARE.iter().any(|start| bytes.starts_with(start)) {
+                return Some(found);
+            }
+            let text = String::from_utf8_lossy(bytes);
+            if self.room_each {
+                self.room = UNPACKED;
+            }
+            let opened = if self.depth < MAX_WRAPPED { envelope::open(&text, self.room) } else { None };
+            if let Some(opened) = opened {
+                self.unwrap(opened);
+            } else if let Some(bare) = carry::strip(&text) {
+                self.unwrapped.push_back(Ok(bare));
+            } else {
+                return Some(found);
+            }
+        }
+    }
+
+    fn unwrap(&mut self, opened: Opened) {
+        *self.counts.opened.entry(opened.kind).or_default() += 1;
+        for content in opened.content {
+            match content {
+                Content::Event(text) => self.unwrapped.push_back(Ok(text)),
+                Content::Skipped => *self.counts.skipped.entry(opened.kind).or_default() += 1,
+                Content::Broken(detail) => {
+                    let (line, byte) = (self.item_line, self.byte);
+                    let bad = Unreadable { reason: RejectReason::BadBody, detail, excerpt: String::new(), line, byte };
+                    self.unwrapped.push_back(Err(bad));
+                }
+                Content::Inner { bytes, time } => {
+                    if opened.kind == envelope::Kind::Record {
+                        self.room = self.room.saturating_sub(bytes.len());
+                    }
+                    self.read_on(&bytes, time);
+                }
+            }
+        }
+    }
+
+    /// Reads what was wrapped as a stream of its own. An event that a log service cut off is salvaged.
+    fn read_on(&mut self, bytes: &[u8], time: Option<i64>) {
+        let mut inner = Events { depth: self.depth + 1, room: self.room, ..Events::new(bytes, self.limits) };
+        let before = self.unwrapped.len();
+        while let Some(item) = inner.next() {
+            let item = item.map(str::to_owned);
+            self.unwrapped.push_back(item.map_err(|e| Unreadable { line: self.item_line, byte: self.byte, ..e }));
+        }
+        self.room = inner.room;
+        self.counts.add(&inner.counts);
+        let cut = self.unwrapped.len() == before + 1 && matches!(self.unwrapped.back(), Some(Err(_)));
+        if let Some(event) =
+            std::str::from_utf8(bytes).ok().filter(|_| cut).and_then(|text| envelope::salvage(text, time))
+        {
+            self.unwrapped.pop_back();
+            self.unwrapped.push_back(Ok(event));
+            self.counts.salvaged += 1;
         }
     }
 
@@ -332,6 +434,7 @@ impl<R: Read> Events<R> {
     fn value(&mut self) -> Option<Found> {
         let mut scanner =
             Scanner::new(self.frames.is_empty() || self.line == self.list_line, self.frames.len() < MAX_NESTED);
+        scanner.item = !self.frames.is_empty();
         let mut dropped = false;
         loop {
             match scanner.scan(&self.buf[self.pos..self.end]) {
@@ -353,6 +456,7 @@ impl<R: Read> Events<R> {
                     return None;
                 }
                 Step::Damage(n) => return Some(self.cut_line(n)),
+                Step::Next(n) => return Some(self.no_quote(n)),
                 Step::More => {}
             }
             if self.end - self.pos > self.limits.item {
@@ -378,6 +482,13 @@ impl<R: Read> Events<R> {
         let bad = self.unreadable(RejectReason::NotJson, "the line is cut off", self.pos..self.pos + n);
         self.consume(n);
         self.frames.clear();
+        bad
+    }
+
+    /// An item without its end; the next one begins `n` bytes on.
+    fn no_quote(&mut self, n: usize) -> Found {
+        let bad = self.unreadable(RejectReason::NotJson, "a quote is missing", self.pos..self.pos + n);
+        self.consume(n);
         bad
     }
 
@@ -450,7 +561,7 @@ impl<R: Read> Events<R> {
     fn pass_over(&mut self, scanner: &mut Scanner) -> bool {
         loop {
             match scanner.scan(&self.buf[self.pos..self.end]) {
-                Step::End(n) | Step::Damage(n) => {
+                Step::End(n) | Step::Damage(n) | Step::Next(n) => {
                     self.consume(n);
                     return true;
                 }
@@ -486,6 +597,7 @@ impl<R: Read> Events<R> {
                     return None;
                 }
                 Step::Damage(n) => return Some(self.cut_line(n)),
+                Step::Next(n) => return Some(self.no_quote(n)),
                 Step::More => {
                     let n = scanner.at.min(self.end - self.pos);
                     // A member's name may be half read; names are short, a value between is not kept.
@@ -553,6 +665,9 @@ impl<R: Read> Events<R> {
         })
     }
 }
+
+/// How an event begins that came in no wrapper: it is not looked at again.
+const BARE: [&[u8]; 2] = [b"{\"kind\":\"Event\"", b"{\"level\":\""];
 
 /// What would begin a second event behind the one this line begins with; `None` if it does not begin like one.
 fn second_start(line: &[u8]) -> Option<&'static memmem::Finder<'static>> {

@@ -12,10 +12,12 @@ pub(super) enum Step {
     More,
     /// The value ends before this byte.
     End(usize),
-    /// A top-level `items` list opens before this byte.
+    /// A top-level `items` or `records` list opens before this byte.
     List(usize),
     /// This newline cannot be part of the value: a cut line, and the next one begins behind it.
     Damage(usize),
+    /// Quotes are missing: at this comma the next item of the list begins.
+    Next(usize),
 }
 
 /// Scans one value that starts at byte 0 of what it is given.
@@ -27,7 +29,9 @@ pub(super) struct Scanner {
     in_string: bool,
     /// A value of a line-oriented stream: a newline within a string, or a new object where none can be, is damage.
     lines: bool,
-    /// Report top-level `items` lists.
+    /// An item of a list: another item that begins where a string would have to end shows that a quote is missing.
+    pub item: bool,
+    /// Report top-level `items` and `records` lists.
     pub lists: bool,
     /// No more bytes will come.
     pub ended: bool,
@@ -143,6 +147,15 @@ impl Scanner {
         self.at = at;
         match bytes[at] {
             b'"' => {
+                if self.item && bytes[..at].ends_with(b"},{") {
+                    if !self.ended && bytes.len() - at < LONGEST_START {
+                        return Some(Step::More);
+                    }
+                    // In JSON no letter stands behind the end of a string.
+                    if starts_like_event(&bytes[at - 1..]) {
+                        return Some(Step::Next(at - 2));
+                    }
+                }
                 self.at += 1;
                 self.in_string = false;
                 self.last = b'"';
@@ -168,7 +181,7 @@ impl Scanner {
         let (start, end) = self.key;
         let first = bytes[self.at];
         match bytes.get(start..end).unwrap_or_default() {
-            b"items" if first == b'[' && self.lists => {
+            b"items" | b"records" if first == b'[' && self.lists => {
                 self.at += 1;
                 self.last = b']';
                 return true;

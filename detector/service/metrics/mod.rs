@@ -5,12 +5,13 @@
 
 mod label;
 
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use lapwing_engine::alert::Level;
 use lapwing_engine::batch::RejectReason;
 use prometheus::core::Collector;
+use prometheus::proto::MetricFamily;
 use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
     Opts, Registry, TextEncoder,
@@ -18,6 +19,7 @@ use prometheus::{
 
 use self::label::Cap;
 pub use self::label::OTHER;
+use crate::input::envelope::Counts;
 
 /// Most values of the label `cluster`; configured clusters come first.
 pub const MAX_CLUSTERS: usize = 64;
@@ -79,6 +81,11 @@ pub struct Metrics {
 
     events_received: IntCounterVec,
     events_rejected: IntCounterVec,
+    unwrapped: IntCounterVec,
+    salvaged: IntCounter,
+    forwarded: IntCounterVec,
+    kafka_lag: IntGaugeVec,
+    kafka_lost: IntCounterVec,
     batches: IntCounterVec,
     last_event: GaugeVec,
     requests: IntCounterVec,
@@ -99,9 +106,13 @@ pub struct Metrics {
     output_withheld: IntCounterVec,
     output_held: IntGaugeVec,
     cluster_silent: IntGaugeVec,
+    audit_blind: IntGaugeVec,
     events_missing: IntGaugeVec,
     audit_errors: IntCounterVec,
 
+    /// A receiver's spool: its bytes, and batches not brought yet.
+    pub spool_bytes: IntGauge,
+    pub spool_records: IntGauge,
     /// Connections to the webhook, now.
     pub connections: IntGauge,
     /// Bytes of webhook bodies in memory, now.
@@ -137,6 +148,8 @@ pub struct Metrics {
     pub journal_fsync: Histogram,
     /// Damaged places met while reading the journal.
     pub journal_damage: IntCounter,
+    pub replay_divergence: IntCounter,
+    pub set_aside: IntCounter,
     /// Files of the journals that were read again and checked.
     pub journal_scrubbed: IntCounter,
     pub alert_journal_bytes: IntGauge,
@@ -153,6 +166,7 @@ pub struct Metrics {
     /// 1 when `/readyz` says yes.
     pub ready: IntGauge,
     refresh: OnceLock<Refresh>,
+    shards: Mutex<Vec<Weak<Self>>>,
 }
 
 /// Sets gauges to what is true now.
@@ -167,9 +181,14 @@ impl Metrics {
 
     /// A fresh set of metrics. `clusters` are the configured names; they always keep their own label.
     pub fn new(clusters: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
+        Self::of_shard(None, clusters)
+    }
+
+    /// The same for a part of a process that has several: every series bears the name of the shard.
+    pub fn of_shard(shard: Option<&str>, clusters: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
         let clusters: Vec<_> = clusters.into_iter().collect();
-        let metrics =
-            Self::build(Cap::new(MAX_CLUSTERS, &clusters)).expect("metric names are literals, valid and distinct");
+        let metrics = Self::build(Cap::new(MAX_CLUSTERS, &clusters), shard)
+            .expect("metric names are literals, valid and distinct");
         let start = chrono::Utc::now().timestamp() as f64;
         for cluster in &clusters {
             metrics.announce_cluster(cluster.as_ref(), start);
@@ -212,8 +231,9 @@ impl Metrics {
         }
     }
 
-    fn build(clusters: Cap) -> prometheus::Result<Self> {
-        let r = Registry::new_custom(Some("lapwing".into()), None)?;
+    fn build(clusters: Cap, shard: Option<&str>) -> prometheus::Result<Self> {
+        let labels = shard.map(|shard| [("shard".to_owned(), shard.to_owned())].into());
+        let r = Registry::new_custom(Some("lapwing".into()), labels)?;
         let metrics = Self {
             clusters,
             rules: Cap::new(MAX_RULES, [""; 0]),
@@ -225,6 +245,35 @@ impl Metrics {
                 "Items that are no readable event, stored as rejects.",
                 &["cluster", "reason"],
             )?,
+            unwrapped: counters(
+                &r,
+                "unwrapped_total",
+                "Wrappers of other systems taken off, and how many of them held another log.",
+                &["envelope", "outcome"],
+            )?,
+            forwarded: counters(
+                &r,
+                "forwarded_total",
+                "What a receiver did: items confirmed by the brokers (sent), items kept on its disk (spooled), batches \
+                 brought from there (unspooled).",
+                &["outcome"],
+            )?,
+            spool_bytes: gauge(&r, "spool_bytes", "Bytes of a receiver's spool.")?,
+            spool_records: gauge(&r, "spool_records", "Batches a receiver has still to bring to the brokers.")?,
+            kafka_lag: keep(
+                &r,
+                IntGaugeVec::new(
+                    Opts::new("kafka_lag_records", "Records of a source's partitions that are not committed yet."),
+                    &["source"],
+                )?,
+            )?,
+            kafka_lost: counters(
+                &r,
+                "kafka_lost_records_total",
+                "Records the broker deleted before they were read.",
+                &["source"],
+            )?,
+            salvaged: counter(&r, "salvaged_total", "Events a log service cut off, read as far as they go.")?,
             batches: counters(&r, "batches_total", "Batches stored.", &["cluster", "source"])?,
             last_event: gauges(
                 &r,
@@ -295,6 +344,13 @@ impl Metrics {
                     &["output"],
                 )?,
             )?,
+            audit_blind: keep(
+                &r,
+                IntGaugeVec::new(
+                    Opts::new("audit_blind", "1 when a request of our own left no audit event."),
+                    &["cluster"],
+                )?,
+            )?,
             cluster_silent: keep(
                 &r,
                 IntGaugeVec::new(Opts::new("cluster_silent", "1 when no event came for too long."), &["cluster"])?,
@@ -353,6 +409,12 @@ impl Metrics {
                 vec![0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0],
             )?,
             journal_damage: counter(&r, "journal_damage_total", "Damaged places met while reading the journal.")?,
+            set_aside: counter(&r, "records_set_aside_total", "Events that ended the process twice and are left out.")?,
+            replay_divergence: counter(
+                &r,
+                "replay_divergence_total",
+                "Starts at which the same events gave other alerts than before.",
+            )?,
             journal_scrubbed: counter(
                 &r,
                 "journal_scrubbed_files_total",
@@ -370,6 +432,7 @@ impl Metrics {
             index_lag: gauge(&r, "index_lag_records", "Journal records the indexer has still to read.")?,
             index_docs: gauge(&r, "index_docs", "Documents in the index.")?,
             refresh: OnceLock::new(),
+            shards: Mutex::default(),
             ready: gauge(&r, "ready", "1 when Lapwing is ready.")?,
             registry: r,
         };
@@ -395,6 +458,32 @@ impl Metrics {
     /// An item was stored as a reject.
     pub fn rejected(&self, cluster: &str, reason: RejectReason) {
         self.events_rejected.with_label_values(&[self.clusters.admit(cluster), reason.as_str()]).inc();
+    }
+
+    /// What a receiver did with items or batches.
+    pub fn forwarded(&self, outcome: &'static str, n: u64) {
+        self.forwarded.with_label_values(&[outcome]).inc_by(n);
+    }
+
+    /// How far a Kafka source is behind.
+    pub fn kafka_lag(&self, source: &str, records: i64) {
+        self.kafka_lag.with_label_values(&[self.outputs.admit(source)]).set(records);
+    }
+
+    /// Records were gone before a Kafka source could read them; below 0 where the log was made anew.
+    pub fn kafka_lost(&self, source: &str, records: i64) {
+        let lost = u64::try_from(records).unwrap_or_default();
+        self.kafka_lost.with_label_values(&[self.outputs.admit(source)]).inc_by(lost);
+    }
+
+    /// Wrappers were taken off.
+    pub fn unwrapped(&self, counts: &Counts) {
+        for (outcome, kinds) in [("opened", &counts.opened), ("skipped", &counts.skipped)] {
+            for (kind, n) in kinds {
+                self.unwrapped.with_label_values(&[kind.as_str(), outcome]).inc_by(*n);
+            }
+        }
+        self.salvaged.inc_by(counts.salvaged);
     }
 
     /// The webhook answered. `cluster` is `None` when the sender is unknown.
@@ -432,6 +521,11 @@ impl Metrics {
     /// Whether a cluster sends nothing.
     pub fn silent(&self, cluster: &str, silent: bool) {
         self.cluster_silent.with_label_values(&[self.clusters.admit(cluster)]).set(i64::from(silent));
+    }
+
+    /// Whether requests of our own to a cluster leave no event.
+    pub fn blind(&self, cluster: &str, blind: bool) {
+        self.audit_blind.with_label_values(&[self.clusters.admit(cluster)]).set(i64::from(blind));
     }
 
     /// Events of a cluster that have not come.
@@ -485,12 +579,31 @@ impl Metrics {
         self.output_oldest.with_label_values(&[output]).set(oldest_seconds);
     }
 
-    /// The Prometheus text format.
-    pub fn render(&self) -> Vec<u8> {
+    /// Shows the metrics of a shard of this process beside its own, as long as it lives.
+    pub fn join(&self, shard: &Arc<Self>) {
+        let mut shards = self.shards.lock().unwrap_or_else(PoisonError::into_inner);
+        shards.retain(|shard| shard.strong_count() > 0);
+        shards.push(Arc::downgrade(shard));
+    }
+
+    fn gather(&self) -> Vec<MetricFamily> {
         if let Some(refresh) = self.refresh.get() {
             refresh(self);
         }
         let mut families = self.registry.gather();
+        let shards = self.shards.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for family in shards.iter().filter_map(Weak::upgrade).flat_map(|shard| shard.gather()) {
+            match families.iter_mut().find(|known| known.name() == family.name()) {
+                Some(known) => known.mut_metric().extend_from_slice(family.get_metric()),
+                None => families.push(family),
+            }
+        }
+        families
+    }
+
+    /// The Prometheus text format.
+    pub fn render(&self) -> Vec<u8> {
+        let mut families = self.gather();
         families.extend(process());
         let mut out = Vec::with_capacity(16 * 1024);
         if let Err(error) = TextEncoder::new().encode(&families, &mut out) {

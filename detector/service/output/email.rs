@@ -367,7 +367,7 @@ fn page(level: Level, words: &text::Words) -> String {
         html(&words.headline),
         html(&cap(&words.summary, 1000)),
         rows.concat(),
-        list("Unusual", &words.unusual),
+        list("Why it is unusual", &words.unusual),
         paragraph("Why it matters", &words.why),
         list("Harmless when", &words.false_positives),
         list("Do next", &words.next_steps),

@@ -71,7 +71,12 @@ impl File {
 /// behind when that fails, and a half line somebody else left is ended first.
 pub fn append_line(path: &Path, line: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
-    let (length, regular) = (file.metadata()?.len(), file.metadata()?.is_file());
+    let regular = file.metadata()?.is_file();
+    if regular {
+        // Shards of one process, or of several, may append to the same file.
+        file.lock()?;
+    }
+    let length = file.metadata()?.len();
     let mut record = Vec::with_capacity(line.len() + 2);
     if !ends_a_line(&mut file, length)? {
         record.push(b'\n');
@@ -142,6 +147,20 @@ mod tests {
         std::fs::write(&path, "{\"half").unwrap();
         append_line(&path, "{}").unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"half\n{}\n");
+    }
+
+    #[test]
+    fn writers_at_once_leave_whole_lines() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        let line = "x".repeat(50_000);
+        std::thread::scope(|scope| {
+            (0..4).for_each(|_| {
+                scope.spawn(|| (0..20).for_each(|_| append_line(&path, &line).unwrap()));
+            });
+        });
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!((text.lines().count(), text.lines().all(|l| l == line)), (80, true));
     }
 
     #[tokio::test]

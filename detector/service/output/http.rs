@@ -90,7 +90,7 @@ impl Client {
         Ok(answer)
     }
 
-    /// Gets `url` and gives `take` the body part by part, at most [`MAX_GOT`] of it. Any status but 2xx is a failure.
+    /// Gets `url` and gives `take` the body part by part, at most 64 MiB of it. Any status but 2xx is a failure.
     pub async fn get(&mut self, url: &Url, headers: HeaderMap, mut take: impl FnMut(&[u8])) -> Result<(), Failure> {
         let client = match self.inner.take() {
             Some(client) => client,
@@ -116,6 +116,18 @@ impl Client {
     /// The client underneath, for those who speak HTTP by themselves. Literal addresses are theirs to check.
     pub fn guarded(&self) -> Result<reqwest::Client, Failure> {
         self.build()
+    }
+
+    /// Asks for `url` and tells the status; what else is answered is not read.
+    pub async fn status(&mut self, url: &Url, headers: HeaderMap) -> Result<StatusCode, Failure> {
+        let client = match self.inner.take() {
+            Some(client) => client,
+            None => self.build()?,
+        };
+        check(url).map_err(Failure::retry)?;
+        let status = client.get(url.clone()).headers(headers).send().await.map_err(told)?.status();
+        self.inner = Some(client);
+        Ok(status)
     }
 
     fn build(&self) -> Result<reqwest::Client, Failure> {

@@ -137,7 +137,7 @@ fn card(words: &text::Words, level: Level, max: usize) -> Value {
     for (label, value) in &words.facts {
         body.push(block(vec![bold(&format!("{label}: "), 100), run(value, max)]));
     }
-    section(&mut body, "Unusual", &words.unusual, max);
+    section(&mut body, "Why it is unusual", &words.unusual, max);
     section(&mut body, "Why it matters", std::slice::from_ref(&words.why), max);
     section(&mut body, "Harmless when", &words.false_positives, max);
     section(&mut body, "Do next", &words.next_steps, max);

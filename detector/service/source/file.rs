@@ -19,7 +19,7 @@ use memchr::{memchr_iter, memrchr};
 use tokio_util::sync::CancellationToken;
 
 use super::{Refused, Sink, now};
-use crate::input::{Limits, split};
+use crate::input::Splitter;
 
 /// How often a quiet file is looked at.
 pub const POLL: Duration = Duration::from_millis(250);
@@ -70,7 +70,7 @@ pub type Positions = HashMap<String, Position>;
 pub async fn run<S: Sink>(
     config: Config,
     position: Option<Position>,
-    limits: Limits,
+    splitter: Splitter,
     sink: Arc<S>,
     stop: CancellationToken,
 ) {
@@ -80,8 +80,9 @@ pub async fn run<S: Sink>(
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut trouble = None;
     loop {
+        let splitter = splitter.clone();
         let reading = tokio::task::spawn_blocking(move || {
-            let read = tail.poll().map(|chunk| chunk.map(|c| (split(&c.bytes, &limits), c.end)));
+            let read = tail.poll().map(|chunk| chunk.map(|c| (splitter.split(&c.bytes), c.end)));
             (tail, read)
         });
         let Ok((back, read)) = reading.await else { return };
@@ -98,7 +99,7 @@ pub async fn run<S: Sink>(
                 };
                 match answer {
                     Ok(()) => tail.accepted(end),
-                    Err(Refused::Busy) => {}
+                    Err(Refused::Busy | Refused::Moved) => {}
                     Err(Refused::Closed) => return,
                 }
                 answer.is_ok()

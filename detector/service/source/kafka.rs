@@ -3,16 +3,20 @@
 //! A thread of its own never stops polling. What it read waits in memory, bounded by pausing the
 //! partitions, until the sink says it is durable; only then is its offset committed, at most once a
 //! second. The journal's own position wins over the group's: a lost commit re-reads nothing twice, a
-//! wrong one skips nothing. A message that holds no event becomes a reject and its offset advances.
+//! wrong one skips nothing; unless the commit bears the mark of another Lapwing, which went on from there.
+//! A message that holds no event becomes a reject and its offset advances.
 
 mod config;
+mod quiet;
 mod state;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rdkafka::Statistics;
 use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::base_consumer::BaseConsumer;
 use rdkafka::consumer::{CommitMode, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
@@ -22,8 +26,11 @@ use rdkafka::types::RDKafkaRespErr;
 use tokio_util::sync::CancellationToken;
 
 use super::Sink;
-use crate::input::{Limits, split};
-pub use config::{Config, ConfigError};
+use crate::forward;
+use crate::input::Splitter;
+use crate::metrics::Metrics;
+pub use config::{Config, ConfigError, connection};
+pub use quiet::Quiet;
 use state::{Read, Shared};
 
 /// A topic and a partition of it.
@@ -58,25 +65,46 @@ pub enum Error {
     Died { name: String },
 }
 
-/// Consumes until `stop` or until the sink is closed. `positions` are the next offsets by the journal.
+/// What is known of this consumer's past.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// The next offsets by the journal.
+    pub positions: HashMap<Partition, i64>,
+    /// Name of this data directory, different from every other's.
+    pub instance: String,
+}
+
+/// Consumes until `stop` or until the sink is closed.
 pub async fn run<S: Sink>(
     config: Config,
-    positions: HashMap<Partition, i64>,
-    limits: Limits,
+    known: Known,
+    splitter: Splitter,
     sink: Arc<S>,
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let name = config.name.clone();
-    let client = config.client()?;
+    let mut client = config.client()?;
+    if !config.shards && client.get("group.instance.id").is_none() {
+        // Back within its session, a detector keeps its partitions: what it remembers of them lies beside its journal.
+        client.set("group.instance.id", format!("lapwing-{}-{name}", known.instance));
+    }
     let (done, finished) = tokio::sync::oneshot::channel();
     let runtime = tokio::runtime::Handle::current();
     let worker = move || {
-        let shared = Arc::new(Shared::new(sink, runtime, positions));
-        let context = Context { shared: Arc::clone(&shared), from_end: config.start == super::file::Start::End };
+        let shared = Arc::new(Shared::new(sink, runtime, known.positions));
+        let context = Context {
+            shared: Arc::clone(&shared),
+            from_end: config.start == super::file::Start::End,
+            mark: mark(&known.instance),
+            name: config.name.clone(),
+            metrics: splitter.metrics(),
+            quiet: Quiet::new(&config.name),
+        };
         let result = client.create_with_context(context).and_then(|consumer: BaseConsumer<Context<S>>| {
             let topics: Vec<&str> = config.topics.iter().map(String::as_str).collect();
             consumer.subscribe(&topics)?;
-            Worker { consumer, shared, config: &config, limits, paused: false }.run(&stop)
+            Worker { consumer, shared, config: &config, splitter, mark: mark(&known.instance), paused: false }
+                .run(&stop)
         });
         // The receiver is gone only when nobody waits for the consumer any more.
         let _ = done.send(result);
@@ -95,7 +123,8 @@ struct Worker<'a, S: Sink> {
     consumer: BaseConsumer<Context<S>>,
     shared: Arc<Shared<S>>,
     config: &'a Config,
-    limits: Limits,
+    splitter: Splitter,
+    mark: String,
     paused: bool,
 }
 
@@ -107,28 +136,29 @@ impl<S: Sink> Worker<'_, S> {
                 Some(Ok(message)) => self.take(&message),
                 Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset))) => self.leave_gaps(),
                 Some(Err(e @ KafkaError::MessageConsumptionFatal(_))) => return Err(e),
-                Some(Err(e)) => tracing::warn!(source = self.config.name, error = %e, "kafka; trying again"),
+                // Told by the context, with its reason.
+                Some(Err(e)) => tracing::debug!(source = self.config.name, error = %e, "kafka; trying again"),
                 None => {}
             }
             self.hold_back()?;
             if committed.elapsed() >= COMMIT_EVERY {
-                commit(&self.consumer, &self.shared.uncommitted(None), CommitMode::Async);
+                commit(&self.consumer, &self.shared.uncommitted(None), &self.mark, CommitMode::Async);
                 committed = Instant::now();
             }
         }
         self.shared.settle(None, SETTLE);
-        commit(&self.consumer, &self.shared.uncommitted(None), CommitMode::Sync);
+        commit(&self.consumer, &self.shared.uncommitted(None), &self.mark, CommitMode::Sync);
         Ok(())
     }
 
     fn take(&self, message: &BorrowedMessage<'_>) {
         let payload = message.payload().unwrap_or_default();
-        let read = Read {
-            cluster: self.cluster(message),
-            items: split(payload, &self.limits),
-            next_offset: message.offset() + 1,
-            bytes: payload.len(),
+        let forwarded = message.headers().and_then(|headers| forward::message::read(headers, payload));
+        let (cluster, items) = match forwarded {
+            Some((cluster, item)) => (cluster, vec![item]),
+            None => (self.cluster(message), self.splitter.split(payload)),
         };
+        let read = Read { cluster, items, next_offset: message.offset() + 1, bytes: payload.len() };
         Shared::push(&self.shared, (message.topic().to_owned(), message.partition()), read);
     }
 
@@ -169,6 +199,7 @@ impl<S: Sink> Worker<'_, S> {
                 continue;
             }
             tracing::error!(topic, partition, from = next, to = low, "kafka records are gone before they were read");
+            self.splitter.metrics().kafka_lost(&self.config.name, low - next);
             if let Err(e) = self.restart(&topic, partition, low) {
                 tracing::error!(topic, partition, error = %e, "kafka partition not restarted");
                 continue;
@@ -189,14 +220,23 @@ impl<S: Sink> Worker<'_, S> {
     }
 }
 
+const MARK: &str = "lapwing ";
+
+/// What our commits bear, so that the next one to have the partition knows whose journal goes as far.
+fn mark(instance: &str) -> String {
+    format!("{MARK}{instance}")
+}
+
 /// Failure is only logged: a later commit covers it, and the journal knows better anyway.
-fn commit<C: ConsumerContext>(consumer: &BaseConsumer<C>, offsets: &[(Partition, i64)], mode: CommitMode) {
+fn commit<C: ConsumerContext>(consumer: &BaseConsumer<C>, offsets: &[(Partition, i64)], mark: &str, mode: CommitMode) {
     if offsets.is_empty() {
         return;
     }
     let mut list = TopicPartitionList::new();
     for ((topic, partition), next) in offsets {
-        if let Err(e) = list.add_partition_offset(topic, *partition, Offset::Offset(*next)) {
+        let mut element = list.add_partition(topic, *partition);
+        element.set_metadata(mark);
+        if let Err(e) = element.set_offset(Offset::Offset(*next)) {
             tracing::warn!(topic, partition, error = %e, "kafka offset not committed");
         }
     }
@@ -208,9 +248,27 @@ fn commit<C: ConsumerContext>(consumer: &BaseConsumer<C>, offsets: &[(Partition,
 struct Context<S: Sink> {
     shared: Arc<Shared<S>>,
     from_end: bool,
+    mark: String,
+    name: String,
+    metrics: Arc<Metrics>,
+    quiet: Quiet,
 }
 
-impl<S: Sink> ClientContext for Context<S> {}
+impl<S: Sink> ClientContext for Context<S> {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.quiet.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.quiet.error(error, reason);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        let partitions = statistics.topics.values().flat_map(|topic| topic.partitions.values());
+        // -1 for partitions that are not ours.
+        self.metrics.kafka_lag(&self.name, partitions.map(|p| p.consumer_lag.max(0)).sum());
+    }
+}
 
 impl<S: Sink> ConsumerContext for Context<S> {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, code: RDKafkaRespErr, list: &mut TopicPartitionList) {
@@ -244,10 +302,13 @@ impl<S: Sink> Context<S> {
         let partitions: Vec<Partition> =
             list.elements().iter().map(|e| (e.topic().to_owned(), e.partition())).collect();
         for (topic, partition) in partitions {
-            let group = committed.find_partition(&topic, partition).map(|e| e.offset());
-            let offset = match (self.shared.journaled(&topic, partition), group) {
+            let group = committed.find_partition(&topic, partition);
+            let others = group.as_ref().is_some_and(|e| e.metadata().starts_with(MARK) && e.metadata() != self.mark);
+            let apart = self.shared.taken(&topic, partition);
+            let journaled = self.shared.journaled(&topic, partition).filter(|_| !others);
+            let offset = match (apart.or(journaled), group.map(|e| e.offset())) {
                 (Some(next), _) => Offset::Offset(next),
-                (None, Some(Offset::Offset(next))) => Offset::Offset(next),
+                (_, Some(Offset::Offset(next))) => Offset::Offset(next),
                 _ if self.from_end => Offset::End,
                 _ => Offset::Beginning,
             };
@@ -266,9 +327,10 @@ impl<S: Sink> Context<S> {
         self.shared.settle(Some(&partitions), SETTLE);
         let offsets = self.shared.uncommitted(Some(&partitions));
         if !consumer.assignment_lost() {
-            commit(consumer, &offsets, CommitMode::Sync);
+            commit(consumer, &offsets, &self.mark, CommitMode::Sync);
         }
         self.shared.forget(&partitions);
+        self.shared.given_up(&partitions);
     }
 }
 

@@ -3,8 +3,9 @@
 //! Bounded like [`crate::window`]: so many groups, so many values of each; the group touched longest ago is forgotten
 //! first and counted. Nothing is told before half the timespan, at most seven days, has been learned.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
+use hashlink::LinkedHashMap;
 use serde::{Deserialize, Serialize};
 
 use super::burst::tail;
@@ -47,10 +48,12 @@ struct Value {
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Group {
-    touched: u64,
+    touched: i64,
     first: i64,
     /// Values within the timespan; of a rate, the distinct ones of this span.
     values: Vec<Value>,
+    /// When values beyond the timespan were last thrown out.
+    swept: i64,
     /// Start of the span being counted, hits in it, and whether it was told.
     span: i64,
     count: f32,
@@ -61,20 +64,21 @@ struct Group {
     spans: f32,
 }
 
+/// How many groups hold a value.
+type Holders = HashMap<Box<str>, u64>;
+
 /// What the groups of one correlation usually show.
 #[derive(Clone, Debug)]
 pub struct Habits {
     kind: Kind,
     timespan: i64,
     cap: usize,
-    groups: HashMap<String, Group>,
-    /// Groups by when they were last touched.
-    order: BTreeMap<u64, String>,
+    /// In the order they were last touched.
+    groups: LinkedHashMap<String, Group>,
     /// How many groups hold a value, of `rare_value`.
-    holders: HashMap<Box<str>, u64>,
+    holders: Holders,
     now: i64,
     since: Option<i64>,
-    touch: u64,
     evicted: u64,
     /// Decayed mean of all groups: counts and spans.
     all: (f32, f32),
@@ -85,7 +89,6 @@ struct Stored {
     groups: Vec<(String, Group)>,
     now: i64,
     since: Option<i64>,
-    touch: u64,
     evicted: u64,
     all: (f32, f32),
 }
@@ -97,137 +100,47 @@ impl Habits {
             kind,
             timespan,
             cap,
-            groups: HashMap::new(),
-            order: BTreeMap::new(),
+            groups: LinkedHashMap::new(),
             holders: HashMap::new(),
             now: i64::MIN,
             since: None,
-            touch: 0,
             evicted: 0,
             all: (1.0, 1.0),
         }
     }
 
-    fn learning(&self) -> i64 {
-        if matches!(self.kind, Kind::Rate { .. }) {
-            LEARN.min(24 * self.timespan)
-        } else {
-            LEARN.min(self.timespan / 2)
-        }
-    }
-
-    /// Takes up a hit at `time`, microseconds, and says whether it is unusual.
+    /// Takes up a hit at `time`, microseconds, and says whether it is unusual. But for rates, hours are told apart, not
+    /// less: what comes again within the hour changes nothing.
     pub fn add(&mut self, group_key: &str, value: Option<&str>, time: i64) -> Option<Unusual> {
-        self.now = self.now.max(time);
+        let rate = matches!(self.kind, Kind::Rate { .. });
+        self.now = self.now.max(if rate { time } else { time.div_euclid(HOUR) * HOUR });
         let since = *self.since.get_or_insert(self.now);
-        self.touch += 1;
-        if !self.groups.contains_key(group_key) {
+        let known = self.groups.get(group_key).map(|group| group.touched);
+        if known.is_some_and(|touched| touched < self.now) {
+            self.groups.to_back(group_key);
+        } else if known.is_none() {
             if self.groups.len() >= self.cap {
                 self.evict();
             }
-            self.groups.insert(group_key.to_owned(), Group { first: self.now, span: self.now, ..Group::default() });
+            self.groups.insert(
+                group_key.to_owned(),
+                Group { first: self.now, span: self.now, swept: self.now, ..Group::default() },
+            );
         }
-        let mut group = self.groups.remove(group_key)?;
-        self.order.remove(&group.touched);
-        group.touched = self.touch;
-        self.order.insert(self.touch, group_key.to_owned());
-        let unusual = match self.kind {
-            Kind::NewValue => self.new_value(&mut group, value?),
-            Kind::RareValue { at_most } => self.rare_value(&mut group, value?, at_most, since),
-            Kind::Rate { at_least } => self.rate(&mut group, value, at_least, since),
-        };
-        self.groups.insert(group_key.to_owned(), group);
-        unusual
-    }
-
-    fn new_value(&mut self, group: &mut Group, value: &str) -> Option<Unusual> {
-        let new = self.keep(group, value);
-        let learned = self.now - group.first >= self.learning();
-        (new && learned).then(|| Unusual::New { value: value.to_owned(), since: group.first })
-    }
-
-    fn rare_value(&mut self, group: &mut Group, value: &str, at_most: u64, since: i64) -> Option<Unusual> {
-        let new = self.keep(group, value);
-        let holders = self.holders.get(value).copied().unwrap_or_default();
-        let groups = self.groups.len() as u64 + 1;
-        let crowd = groups >= 10 * at_most.max(1);
-        (new && crowd && holders <= at_most && self.now - since >= self.learning()).then(|| Unusual::Rare {
-            value: value.to_owned(),
-            holders,
-            groups,
-        })
-    }
-
-    fn rate(&mut self, group: &mut Group, value: Option<&str>, at_least: u64, since: i64) -> Option<Unusual> {
-        if self.now - group.span >= self.timespan {
-            self.close(group);
+        let groups = self.groups.len() as u64;
+        let group = self.groups.get_mut(group_key)?;
+        group.touched = self.now;
+        let of = Span { kind: self.kind, timespan: self.timespan, now: self.now, since };
+        match self.kind {
+            Kind::NewValue => of.new_value(group, &mut self.holders, value?),
+            Kind::RareValue { at_most } => of.rare_value(group, &mut self.holders, value?, at_most, groups),
+            Kind::Rate { at_least } => of.rate(group, &mut self.all, value, at_least),
         }
-        if let Some(value) = value {
-            if group.values.iter().any(|v| *v.text == *value) {
-                return None;
-            }
-            if group.values.len() < MAX_VALUES {
-                group.values.push(Value { text: value.into(), last: self.now });
-            }
-        }
-        group.count += 1.0;
-        let of_all = self.all.0 / self.all.1;
-        let spans = group.spans + PRIOR_SPANS;
-        let usual = (group.sum + PRIOR_SPANS * of_all) / spans + 0.02;
-        let square = (group.squares + PRIOR_SPANS * (of_all * of_all + 2.0 * of_all)) / spans;
-        let far = group.count > 2.0 * usual + 2.0 && tail(group.count, usual, square - usual * usual) > 0.0;
-        let learned = self.now - since >= self.learning();
-        if group.told || !learned || group.count < at_least as f32 || !far {
-            return None;
-        }
-        group.told = true;
-        Some(Unusual::Rate { count: group.count as u64, usual })
-    }
-
-    /// Learns the span that is over; one that was told only up to three times the usual.
-    fn close(&mut self, group: &mut Group) {
-        let passed = (self.now - group.span) / self.timespan;
-        let left = (-(passed as f32 * self.timespan as f32) / HALF_LIFE).exp2();
-        let usual = (group.sum + 1.0) / (group.spans + 1.0);
-        let count = if group.told { group.count.min(3.0 * usual + 2.0) } else { group.count };
-        group.sum = group.sum * left + count;
-        group.squares = group.squares * left + count * count;
-        group.spans = group.spans * left + passed as f32;
-        self.all = (self.all.0 * 0.9995 + count.min(50.0), self.all.1 * 0.9995 + passed as f32);
-        group.span += passed * self.timespan;
-        (group.count, group.told) = (0.0, false);
-        group.values.clear();
-    }
-
-    /// Notes a value; true where the group does not hold it.
-    fn keep(&mut self, group: &mut Group, value: &str) -> bool {
-        let before = self.now - self.timespan;
-        let holders = &mut self.holders;
-        group.values.retain(|v| {
-            let kept = v.last >= before;
-            if !kept {
-                drop_holder(holders, &v.text);
-            }
-            kept
-        });
-        if let Some(known) = group.values.iter_mut().find(|v| *v.text == *value) {
-            known.last = self.now;
-            return false;
-        }
-        if group.values.len() >= MAX_VALUES {
-            let oldest = (0..group.values.len()).min_by_key(|i| group.values[*i].last).unwrap_or_default();
-            drop_holder(holders, &group.values.swap_remove(oldest).text);
-        }
-        *holders.entry(value.into()).or_default() += 1;
-        group.values.push(Value { text: value.into(), last: self.now });
-        true
     }
 
     fn evict(&mut self) {
-        let Some((_, key)) = self.order.pop_first() else { return };
-        if let Some(group) = self.groups.remove(&key) {
-            group.values.iter().for_each(|v| drop_holder(&mut self.holders, &v.text));
-        }
+        let Some((_, group)) = self.groups.pop_front() else { return };
+        group.values.iter().for_each(|v| drop_holder(&mut self.holders, &v.text));
         self.evicted += 1;
     }
 
@@ -238,26 +151,142 @@ impl Habits {
 
     /// The groups as data, in the order they were touched.
     pub fn snapshot(&self) -> serde_json::Value {
-        let groups = self.order.values().filter_map(|k| Some((k.clone(), self.groups.get(k)?.clone()))).collect();
-        let (now, since, touch, evicted, all) = (self.now, self.since, self.touch, self.evicted, self.all);
-        serde_json::json!(Stored { groups, now, since, touch, evicted, all })
+        let groups = self.groups.iter().map(|(key, group)| (key.clone(), group.clone())).collect();
+        let (now, since, evicted, all) = (self.now, self.since, self.evicted, self.all);
+        serde_json::json!(Stored { groups, now, since, evicted, all })
     }
 
     /// Takes over the groups of a snapshot of the same correlation.
     pub fn restore(&mut self, snapshot: serde_json::Value) -> Result<(), serde_json::Error> {
         let stored: Stored = serde_json::from_value(snapshot)?;
-        (self.now, self.since, self.touch) = (stored.now, stored.since, stored.touch);
+        (self.now, self.since) = (stored.now, stored.since);
         (self.evicted, self.all) = (stored.evicted, stored.all);
         for (key, group) in stored.groups {
             group.values.iter().for_each(|v| *self.holders.entry(v.text.clone()).or_default() += 1);
-            self.order.insert(group.touched, key.clone());
             self.groups.insert(key, group);
         }
         Ok(())
     }
 }
 
-fn drop_holder(holders: &mut HashMap<Box<str>, u64>, value: &str) {
+/// What a hit is judged against, beside its group.
+#[derive(Clone, Copy)]
+struct Span {
+    kind: Kind,
+    timespan: i64,
+    now: i64,
+    /// When the correlation met its first hit.
+    since: i64,
+}
+
+impl Span {
+    fn learning(&self) -> i64 {
+        if matches!(self.kind, Kind::Rate { .. }) {
+            LEARN.min(24 * self.timespan)
+        } else {
+            LEARN.min(self.timespan / 2)
+        }
+    }
+
+    fn new_value(self, group: &mut Group, holders: &mut Holders, value: &str) -> Option<Unusual> {
+        let new = self.keep(group, holders, value);
+        let learned = self.now - group.first >= self.learning();
+        (new && learned).then(|| Unusual::New { value: value.to_owned(), since: group.first })
+    }
+
+    fn rare_value(
+        self,
+        group: &mut Group,
+        holders: &mut Holders,
+        value: &str,
+        at_most: u64,
+        groups: u64,
+    ) -> Option<Unusual> {
+        if !self.keep(group, holders, value) {
+            return None;
+        }
+        let held = holders.get(value).copied().unwrap_or_default();
+        let crowd = groups >= 10 * at_most.max(1);
+        (crowd && held <= at_most && self.now - self.since >= self.learning()).then(|| Unusual::Rare {
+            value: value.to_owned(),
+            holders: held,
+            groups,
+        })
+    }
+
+    /// `all`: decayed mean of all groups, counts and spans.
+    fn rate(self, group: &mut Group, all: &mut (f32, f32), value: Option<&str>, at_least: u64) -> Option<Unusual> {
+        if self.now - group.span >= self.timespan {
+            self.close(group, all);
+        }
+        if let Some(value) = value {
+            if group.values.iter().any(|v| *v.text == *value) {
+                return None;
+            }
+            if group.values.len() < MAX_VALUES {
+                group.values.push(Value { text: value.into(), last: self.now });
+            }
+        }
+        group.count += 1.0;
+        if group.told || group.count < at_least as f32 || self.now - self.since < self.learning() {
+            return None;
+        }
+        let of_all = all.0 / all.1;
+        let spans = group.spans + PRIOR_SPANS;
+        let usual = (group.sum + PRIOR_SPANS * of_all) / spans + 0.02;
+        let square = (group.squares + PRIOR_SPANS * (of_all * of_all + 2.0 * of_all)) / spans;
+        if group.count <= 2.0 * usual + 2.0 || tail(group.count, usual, square - usual * usual) <= 0.0 {
+            return None;
+        }
+        group.told = true;
+        Some(Unusual::Rate { count: group.count as u64, usual })
+    }
+
+    /// Learns the span that is over; one that was told only up to three times the usual.
+    fn close(self, group: &mut Group, all: &mut (f32, f32)) {
+        let passed = (self.now - group.span) / self.timespan;
+        let left = (-(passed as f32 * self.timespan as f32) / HALF_LIFE).exp2();
+        let usual = (group.sum + 1.0) / (group.spans + 1.0);
+        let count = if group.told { group.count.min(3.0 * usual + 2.0) } else { group.count };
+        group.sum = group.sum * left + count;
+        group.squares = group.squares * left + count * count;
+        group.spans = group.spans * left + passed as f32;
+        *all = (all.0 * 0.9995 + count.min(50.0), all.1 * 0.9995 + passed as f32);
+        group.span += passed * self.timespan;
+        (group.count, group.told) = (0.0, false);
+        group.values.clear();
+    }
+
+    /// Notes a value; true where the group has not shown it within the timespan.
+    fn keep(self, group: &mut Group, holders: &mut Holders, value: &str) -> bool {
+        let before = self.now - self.timespan;
+        if self.now - group.swept > self.timespan / 16 {
+            group.swept = self.now;
+            group.values.retain(|v| {
+                let kept = v.last >= before;
+                if !kept {
+                    drop_holder(holders, &v.text);
+                }
+                kept
+            });
+        }
+        if let Some(at) = group.values.iter().position(|v| *v.text == *value) {
+            let seen = std::mem::replace(&mut group.values[at].last, self.now);
+            // What comes often is found early.
+            group.values.swap(at, at / 2);
+            return seen < before;
+        }
+        if group.values.len() >= MAX_VALUES {
+            let oldest = (0..group.values.len()).min_by_key(|i| group.values[*i].last).unwrap_or_default();
+            drop_holder(holders, &group.values.swap_remove(oldest).text);
+        }
+        *holders.entry(value.into()).or_default() += 1;
+        group.values.push(Value { text: value.into(), last: self.now });
+        true
+    }
+}
+
+fn drop_holder(holders: &mut Holders, value: &str) {
     if let Some(n) = holders.get_mut(value) {
         *n -= 1;
         if *n == 0 {

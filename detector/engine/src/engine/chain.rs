@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::fired::request_id;
 use super::wiring::{History, group_key, hit_of};
 use super::{Engine, Output, Telling};
 use crate::alert::{Finding, Level, Verdict};
@@ -44,8 +43,9 @@ impl Engine {
             let which = self.wiring.chains[at];
             let chain = &rules.correlations()[which as usize];
             let Some(stage) = stage(&out.findings[before..], chain.least) else { continue };
-            let key = group_key(chain, 0, telling.sight);
-            let request = request_id(telling.sight.facts);
+            let mut key = String::new();
+            group_key(chain, 0, telling.sight, &mut key);
+            let request = telling.request();
             let Some(mut hit) = hit_of(chain, 0, telling.sight, request, Some(&telling.told().evidence)) else {
                 continue;
             };
@@ -58,7 +58,7 @@ impl Engine {
             let stages: Vec<&str> = hits.iter().filter_map(|h| h.value.as_deref()).collect();
             let what = format!("{} stages of an attack ({})", stages.len(), stages.join(", "));
             self.correlated(which, hits, &what, telling, now, out);
-            self.correlate(rules.rules().len() as u32 + which, telling, request, now, out);
+            self.correlate(rules.rules().len() as u32 + which, telling, now, out);
         }
     }
 }

@@ -7,6 +7,7 @@
 mod chain;
 mod fired;
 mod shapes;
+mod taught;
 mod undecidable;
 mod unusual;
 mod wiring;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::alert::{Alert, Evidence, Finding, Level, MAX_EVIDENCE, RuleRef, Verdict};
 use crate::baseline::{self, Baselines};
+use crate::carry::Part;
 use crate::event::{Event, NotAnEvent, to_datetime};
 use crate::facts::Facts;
 use crate::group::{self, Advice, Groups};
@@ -33,9 +35,10 @@ use crate::window::{DEFAULT_CAP, Hit};
 use crate::words;
 use fired::{Fired, request_id};
 use shapes::Shapes;
+use taught::Taught;
 use undecidable::{UNDECIDABLE, Undecided};
 pub use unusual::ANOMALY_RULES;
-use wiring::{History, Wiring, group_key, hit_of, span, unique};
+use wiring::{Feed, History, Wiring, group_key, hit_of, span, unique};
 
 /// How the engine behaves, apart from its rules.
 #[derive(Clone, Debug)]
@@ -104,7 +107,12 @@ pub struct Engine {
     baselines: Option<Box<Baselines>>,
     counts: Counts,
     shapes: Shapes,
+    taught: Taught,
+    /// The latest stage time met, microseconds: the clock of habits.
+    latest: i64,
+    /// Kept for their room only.
     candidates: Vec<u32>,
+    key: String,
 }
 
 impl Engine {
@@ -123,7 +131,10 @@ impl Engine {
             blind: HashMap::new(),
             counts: Counts::default(),
             shapes: Shapes::default(),
+            taught: Taught::default(),
+            latest: 0,
             candidates: Vec::new(),
+            key: String::new(),
         }
     }
 
@@ -196,6 +207,7 @@ impl Engine {
         self.counts.malformed += u64::from(!event.malformed.is_empty());
         self.counts.truncated += u64::from(event.truncated());
         let facts = Facts::new(event, text, cluster);
+        self.latest = self.latest.max(facts.time().unwrap_or_default());
         let memory = Arc::clone(&self.memory);
         let sight = Sight::new(&facts, &memory);
         let found = out.findings.len();
@@ -206,7 +218,7 @@ impl Engine {
         if self.wiring.remembers {
             Arc::make_mut(&mut self.memory).learn(&facts, places);
         }
-        event.time()
+        facts.time()
     }
 
     /// Lets time pass: closes groups whose window is over.
@@ -230,7 +242,7 @@ impl Engine {
         self.shapes.candidates(&self.rules, sight.facts, past, &mut candidates);
         if !candidates.is_empty() {
             let rules = Arc::clone(&self.rules);
-            let told = Telling { sight, position, told: OnceCell::new() };
+            let told = Telling::new(sight, position);
             let before = out.findings.len();
             let mut undecided: Vec<Undecided> = Vec::new();
             for &index in &candidates {
@@ -252,7 +264,14 @@ impl Engine {
 
     fn matched(&mut self, index: u32, rule: &Rule, telling: &Telling<'_, '_, '_>, now: i64, out: &mut Output) {
         let facts = telling.sight.facts;
-        let request = request_id(facts);
+        if self.wiring.only_teaches[index as usize] {
+            if self.wiring.known_by_hour[index as usize] && !self.taught.is_new(index, facts, self.latest) {
+                return;
+            }
+            self.correlate(index, telling, now, out);
+            return;
+        }
+        let request = telling.request();
         if !self.fired.first((index, request)) {
             self.counts.repeated += 1;
             return;
@@ -264,43 +283,48 @@ impl Engine {
             self.report(index, finding, &advice(&rule.meta), now, out);
         }
         if !self.wiring.feeds[index as usize].is_empty() {
-            self.correlate(index, telling, request, now, out);
+            self.correlate(index, telling, now, out);
         }
     }
 
     /// Feeds a match of rule or correlation `index` to the correlations that rest on it.
-    fn correlate(&mut self, index: u32, telling: &Telling<'_, '_, '_>, request: u64, now: i64, out: &mut Output) {
+    fn correlate(&mut self, index: u32, telling: &Telling<'_, '_, '_>, now: i64, out: &mut Output) {
         let rules = Arc::clone(&self.rules);
         let base = rules.rules().len() as u32;
+        let mut key = std::mem::take(&mut self.key);
         for at in 0..self.wiring.feeds[index as usize].len() {
-            let (which, slot) = self.wiring.feeds[index as usize][at];
+            let Feed { which, slot, same_group } = self.wiring.feeds[index as usize][at];
             let correlation = &rules.correlations()[which as usize];
-            let group_key = group_key(correlation, slot, telling.sight);
+            if !same_group {
+                group_key(correlation, slot, telling.sight, &mut key);
+            }
             let windows = match &mut self.histories[which as usize] {
                 History::Windows(windows) => windows,
                 History::Habits(habits) => {
-                    let told = unusual::of_group(habits, correlation, slot, telling.sight, &group_key);
+                    let told = unusual::of_group(habits, correlation, slot, telling.sight, &key, self.latest);
                     let Some(what) = told else { continue };
                     if self.wiring.speaks[(base + which) as usize] {
                         let rule = rule_ref(&correlation.meta);
-                        let mut finding = self.finding(rule, &[request], telling.sight.facts, telling.told(), None);
+                        let mut finding =
+                            self.finding(rule, &[telling.request()], telling.sight.facts, telling.told(), None);
                         finding.summary = format!("{what}: {}", finding.summary);
                         self.report(base + which, finding, &advice(&correlation.meta), now, out);
                     }
-                    self.correlate(base + which, telling, request, now, out);
+                    self.correlate(base + which, telling, now, out);
                     continue;
                 }
             };
-            let spell = windows.wants_evidence(&group_key, slot);
+            let spell = windows.wants_evidence(&key, slot);
             let evidence = spell.then(|| &telling.told().evidence);
-            let Some(hit) = hit_of(correlation, slot, telling.sight, request, evidence) else { continue };
-            let Some(hits) = windows.add(&group_key, hit) else { continue };
+            let Some(hit) = hit_of(correlation, slot, telling.sight, telling.request(), evidence) else { continue };
+            let Some(hits) = windows.add(&key, hit) else { continue };
             if self.wiring.speaks[(base + which) as usize] {
                 let count = unique(hits.iter().map(|h| h.audit_id.clone())).len();
                 self.correlated(which, hits, &format!("{count} requests"), telling, now, out);
             }
-            self.correlate(base + which, telling, request, now, out);
+            self.correlate(base + which, telling, now, out);
         }
+        self.key = key;
     }
 
     /// A finding without words, where its alert has all it will show.
@@ -382,7 +406,15 @@ impl Engine {
         let name = |i: u32| self.meta(i & !UNDECIDABLE).map(|m| m.id.clone());
         let fired = self.fired.order.iter().filter_map(|(i, r)| Some((name(*i)?, i & UNDECIDABLE != 0, *r))).collect();
         let baselines = self.baselines.as_ref().map(|b| b.snapshot());
-        Snapshot { windows, groups: self.groups.snapshot(), fired, blind, memory: self.memory.snapshot(), baselines }
+        Snapshot {
+            windows,
+            groups: self.groups.snapshot(),
+            fired,
+            blind,
+            memory: self.memory.snapshot(),
+            baselines,
+            latest: self.latest,
+        }
     }
 
     /// Takes over a snapshot. What belongs to rules that are gone is left out.
@@ -406,6 +438,7 @@ impl Engine {
         if let (Some(options), Some(stored)) = (self.options.baseline, snapshot.baselines) {
             self.baselines = Some(Box::new(Baselines::restore(options, stored)));
         }
+        self.latest = snapshot.latest;
         Arc::make_mut(&mut self.memory).restore(snapshot.memory)
     }
 }
@@ -417,21 +450,32 @@ pub struct Snapshot {
     groups: serde_json::Value,
     fired: Vec<(String, bool, u64)>,
     blind: Vec<(String, String, i64)>,
-    /// Absent in snapshots of older versions.
+    /// Absent, as what follows, in snapshots of older versions.
     #[serde(default)]
     memory: BTreeMap<String, serde_json::Value>,
     #[serde(default)]
     pub baselines: Option<baseline::Snapshot>,
+    #[serde(default)]
+    latest: i64,
 }
 
 /// An event being judged: what findings tell of it is put into words once, when the first needs it.
 struct Telling<'f, 's, 'e> {
     sight: &'f Sight<'s, 'e>,
     position: &'f dyn Fn() -> String,
+    request: OnceCell<u64>,
     told: OnceCell<Told>,
 }
 
-impl Telling<'_, '_, '_> {
+impl<'f, 's, 'e> Telling<'f, 's, 'e> {
+    fn new(sight: &'f Sight<'s, 'e>, position: &'f dyn Fn() -> String) -> Self {
+        Self { sight, position, request: OnceCell::new(), told: OnceCell::new() }
+    }
+
+    fn request(&self) -> u64 {
+        *self.request.get_or_init(|| request_id(self.sight.facts))
+    }
+
     fn told(&self) -> &Told {
         self.told.get_or_init(|| Told::of(self.sight, &(self.position)()))
     }
@@ -459,16 +503,17 @@ impl Told {
 
 /// `past`: what is remembered of it, as bits of [`crate::rule::index::carried`].
 fn keys<'f>(facts: &'f Facts<'_>, past: u16) -> Keys<'f> {
+    let hidden = |part| facts.event.not_carried.has(part);
     Keys {
         action: facts.action,
         verb: &facts.event.verb,
         resource: facts.resource,
         subresource: facts.subresource,
-        outcome: facts.outcome,
+        outcome: if hidden(Part::Status) && facts.outcome == "pending" { UNKNOWN } else { facts.outcome },
         actor_kind: if facts.user_unreadable() { UNKNOWN } else { facts.actor_kind },
         stage: facts.event.stage,
         scope: facts.scope(),
-        client: facts.client().0,
+        client: if hidden(Part::Agent) { UNKNOWN } else { facts.client().0 },
         network: facts.network(),
         carried: facts.carried() | past,
     }
@@ -491,7 +536,7 @@ fn finding(
         cluster: facts.cluster.to_owned(),
         actor,
         actor_kind: facts.actor_kind.to_owned(),
-        time: to_datetime(facts.event.time().unwrap_or_default()),
+        time: to_datetime(facts.time().unwrap_or_default()),
         summary,
         audit_ids,
         evidence,

@@ -67,6 +67,12 @@ impl Shapes {
         }
         self.key.push(event.stage as u8);
         self.key.extend_from_slice(&(facts.carried() | past).to_le_bytes());
+        if !event.not_carried.none() {
+            // Then the bits say that anything may be there, and no longer what is.
+            let is = [facts.cluster_component, facts.dry_run, event.impersonated_user.is_some()];
+            self.key.extend_from_slice(&is.map(u8::from));
+            self.key.extend_from_slice(&event.not_carried.bits().to_le_bytes());
+        }
     }
 }
 

@@ -1,6 +1,5 @@
 //! What the engine says about what it cannot know.
 
-use super::fired::request_id;
 use super::{Engine, Output, Telling, advice, rule_ref};
 use crate::alert::{Level, RuleRef, Verdict};
 use crate::field::Field;
@@ -57,7 +56,7 @@ impl Engine {
         now: i64,
         out: &mut Output,
     ) {
-        let request = request_id(telling.sight.facts);
+        let request = telling.request();
         if !self.fired.first((index | UNDECIDABLE, request)) {
             return;
         }

@@ -1,13 +1,10 @@
 //! What baselines say, as findings: rules with ids of their own, grouped and delivered like any.
 
-use std::cell::OnceCell;
-
-use super::fired::request_id;
 use super::wiring::{counted, span};
 use super::{Engine, Output, Telling};
 use crate::alert::{AnomalyKind, Finding, RuleRef, Verdict};
 use crate::baseline::habit::{Habits, Unusual};
-use crate::baseline::{Spoken, Told};
+use crate::baseline::{Spoken, Told, USUAL};
 use crate::event::to_datetime;
 use crate::group::Advice;
 use crate::memory::Sight;
@@ -75,7 +72,7 @@ impl Engine {
         if unusual.is_empty() {
             return;
         }
-        let telling = Telling { sight, position, told: OnceCell::new() };
+        let telling = Telling::new(sight, position);
         for told in unusual {
             self.tell_unusual(told, &telling, now, out);
         }
@@ -84,8 +81,7 @@ impl Engine {
     fn tell_unusual(&mut self, told: Told, telling: &Telling<'_, '_, '_>, now: i64, out: &mut Output) {
         let Built { id, title, why, next_step } = *built(told.anomaly.kind);
         let rule = RuleRef { id: id.to_owned(), title: title.to_owned(), level: told.level, tags: tags(&told) };
-        let mut finding =
-            self.finding(rule, &[request_id(telling.sight.facts)], telling.sight.facts, telling.told(), None);
+        let mut finding = self.finding(rule, &[telling.request()], telling.sight.facts, telling.told(), None);
         let others = told.audit_ids.into_iter().filter(|id| *id != finding.audit_ids[0]);
         let mut audit_ids: Vec<String> = others.collect();
         audit_ids.append(&mut finding.audit_ids);
@@ -112,9 +108,9 @@ fn tags(told: &Told) -> Vec<String> {
     tactics.collect()
 }
 
-/// What happened, and the heaviest reasons.
+/// What happened, and the heaviest reasons; what is usual instead is left to the reasons themselves.
 fn summary(deed: &str, anomaly: &crate::alert::Anomaly) -> String {
-    let reasons: Vec<&str> = anomaly.reasons.iter().take(3).map(|r| r.text.as_str()).collect();
+    let reasons: Vec<&str> = anomaly.reasons.iter().take(3).filter_map(|r| r.text.split(USUAL).next()).collect();
     let reasons = reasons.join(". ");
     match anomaly.kind {
         AnomalyKind::Surprise => format!("{deed}. Unusual by {} bits: {reasons}", anomaly.surprise_bits),
@@ -130,13 +126,17 @@ pub(super) fn of_group(
     slot: u32,
     sight: &Sight<'_, '_>,
     group_key: &str,
+    now: i64,
 ) -> Option<String> {
-    let values =
-        if correlation.counted.is_empty() { None } else { Some(counted(correlation, slot, sight)?.join(", ")) };
-    let time = sight.facts.event.time().unwrap_or_default();
+    let mut value = String::new();
+    if !counted(correlation, slot, sight, ", ", &mut value) {
+        return None;
+    }
+    let value = (!correlation.counted.is_empty()).then_some(value.as_str());
+    let unusual = habits.add(group_key, value, now)?;
     let fields: Vec<&str> = correlation.counted.iter().map(|key| key.name.as_str()).collect();
     let (fields, within) = (fields.join(", "), span(correlation.timespan_micros));
-    Some(match habits.add(group_key, values.as_deref(), time)? {
+    Some(match unusual {
         Unusual::New { value, since } => {
             let since = to_datetime(since).format("%Y-%m-%d");
             format!("{fields} `{}` was not seen here within {within}, known since {since}", cut(&value))

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::taught;
 use crate::alert::{Evidence, MAX_AUDIT_IDS};
 use crate::baseline::habit::{self, Habits};
 use crate::field::Field;
@@ -12,12 +13,25 @@ use crate::rule::view::{Scalar, Values, View};
 use crate::window::{Hit, Kind, Windows};
 use crate::words;
 
+/// A correlation that is fed, and as which of its parts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Feed {
+    pub(super) which: u32,
+    pub(super) slot: u32,
+    /// It groups as the one fed before it.
+    pub(super) same_group: bool,
+}
+
 /// Which correlations rest on which rules, and who speaks. Correlations are numbered behind the rules.
 #[derive(Debug)]
 pub(super) struct Wiring {
-    /// Per rule or correlation: the correlations it feeds, and as which of their parts.
-    pub(super) feeds: Vec<Vec<(u32, u32)>>,
+    /// Per rule or correlation: the correlations it feeds.
+    pub(super) feeds: Vec<Vec<Feed>>,
     pub(super) speaks: Vec<bool>,
+    /// Rules that only teach what is new or rare, where a request told twice teaches the same.
+    pub(super) only_teaches: Vec<bool>,
+    /// Of those, the ones that need not teach the same twice in an hour.
+    pub(super) known_by_hour: Vec<bool>,
     /// Correlations that findings feed, whatever rule made them.
     pub(super) chains: Vec<u32>,
     /// Whether anything reads what is remembered of objects and credentials.
@@ -39,12 +53,40 @@ impl Wiring {
                         base + i
                     }
                 };
-                feeds[index].push((which as u32, slot as u32));
+                let groups = |feed: &Feed| grouping(&set.correlations()[feed.which as usize], feed.slot);
+                let mut feed = Feed { which: which as u32, slot: slot as u32, same_group: false };
+                feed.same_group = feeds[index].last().is_some_and(|before| groups(before) == groups(&feed));
+                feeds[index].push(feed);
             }
         }
+        let teaches = |feed: &Feed| {
+            matches!(
+                set.correlations()[feed.which as usize].kind,
+                CorrelationKind::NewValue | CorrelationKind::RareValue
+            )
+        };
+        let by_hour = |feed: &Feed| taught::can_be_left_out(&set.correlations()[feed.which as usize], feed.slot);
+        let known_by_hour = feeds.iter().map(|fed| fed.iter().all(by_hour)).collect();
+        let only_teaches = (0..base).map(|i| !speaks[i] && feeds[i].iter().all(teaches)).collect();
         let chains = set.correlations().iter().zip(0..).filter(|(c, _)| c.kind == CorrelationKind::KillChain);
-        Self { feeds, speaks, chains: chains.map(|(_, i)| i).collect(), remembers: remembers(set) }
+        Self {
+            feeds,
+            speaks,
+            only_teaches,
+            known_by_hour,
+            chains: chains.map(|(_, i)| i).collect(),
+            remembers: remembers(set),
+        }
     }
+}
+
+/// Whether it spans clusters, and the fields it groups by.
+fn grouping(c: &Correlation, slot: u32) -> (bool, Vec<&Field>) {
+    (spans_clusters(c, slot), c.group_by.iter().map(|key| &key.fields[slot as usize]).collect())
+}
+
+fn spans_clusters(c: &Correlation, slot: u32) -> bool {
+    c.counted.iter().any(|key| key.fields[slot as usize] == Field::Cluster)
 }
 
 fn remembers(set: &RuleSet) -> bool {
@@ -119,10 +161,14 @@ pub(super) fn hit_of(
     request: u64,
     evidence: Option<&Evidence>,
 ) -> Option<Hit> {
-    let value = if c.counted.is_empty() { None } else { Some(counted(c, slot, sight)?.join("\u{1f}")) };
+    let mut value = String::new();
+    if !counted(c, slot, sight, "\u{1f}", &mut value) {
+        return None;
+    }
+    let value = (!c.counted.is_empty()).then_some(value);
     let facts = sight.facts;
     Some(Hit {
-        time: facts.event.time().unwrap_or_default(),
+        time: facts.time().unwrap_or_default(),
         rule: if matches!(c.kind, CorrelationKind::Temporal | CorrelationKind::TemporalOrdered) { slot } else { 0 },
         request,
         value,
@@ -131,36 +177,68 @@ pub(super) fn hit_of(
     })
 }
 
-/// The values a correlation looks at; a value that is not there cannot be a distinct one.
-pub(super) fn counted(c: &Correlation, slot: u32, sight: &Sight<'_, '_>) -> Option<Vec<String>> {
-    c.counted.iter().map(|key| first_text(sight.values(&key.fields[slot as usize]))).collect()
+/// Puts the values a correlation looks at into `text`, in one line; false where one is not there, as that cannot be a
+/// distinct one.
+pub(super) fn counted(c: &Correlation, slot: u32, sight: &Sight<'_, '_>, between: &str, text: &mut String) -> bool {
+    c.counted.iter().enumerate().all(|(i, key)| {
+        text.push_str(if i == 0 { "" } else { between });
+        push(sight.values(&key.fields[slot as usize]), text)
+    })
 }
 
-/// The group a hit belongs to: cluster and the values of `group-by`, each behind its length. One that counts clusters
-/// spans them.
-pub(super) fn group_key(c: &Correlation, slot: u32, sight: &Sight<'_, '_>) -> String {
-    let spans = c.counted.iter().any(|key| key.fields[slot as usize] == Field::Cluster);
-    let cluster = if spans { "" } else { sight.facts.cluster };
-    let mut key = format!("{}:{cluster}", cluster.len());
+/// Puts the group a hit belongs to into `key`: cluster and the values of `group-by`, each before its length. One that
+/// counts clusters spans them.
+pub(super) fn group_key(c: &Correlation, slot: u32, sight: &Sight<'_, '_>, key: &mut String) {
+    let cluster = if spans_clusters(c, slot) { "" } else { sight.facts.cluster };
+    key.clear();
+    key.push_str(cluster);
+    push_len(cluster.len(), key);
     for by in &c.group_by {
-        let value = first_text(sight.values(&by.fields[slot as usize])).unwrap_or_default();
-        key.push_str(&format!("|{}:{value}", value.len()));
+        let before = key.len();
+        push(sight.values(&by.fields[slot as usize]), key);
+        push_len(key.len() - before, key);
     }
-    key
 }
 
-fn first_text(values: Values<'_>) -> Option<String> {
-    let text = |s: &Scalar<'_>| match s {
-        Scalar::Str(s) => s.chars().take(256).collect(),
-        Scalar::Int(i) => i.to_string(),
-        Scalar::Float(f) => f.to_string(),
-        Scalar::Bool(b) => b.to_string(),
-        Scalar::Null => "null".to_owned(),
-    };
+fn push_len(len: usize, key: &mut String) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    let mut rest = len;
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    key.push(':');
+    key.extend(digits[at..].iter().map(|d| char::from(*d)));
+    key.push('|');
+}
+
+/// Puts values into `text`, several with commas between; false where there is none.
+fn push(values: Values<'_>, text: &mut String) -> bool {
     match values {
-        Values::One(s) => Some(text(&s)),
-        Values::Many(list) if !list.is_empty() => Some(list.iter().map(text).collect::<Vec<String>>().join(",")),
-        _ => None,
+        Values::One(one) => push_one(&one, text),
+        Values::Many(list) if !list.is_empty() => {
+            for (i, one) in list.iter().enumerate() {
+                text.push_str(if i == 0 { "" } else { "," });
+                push_one(one, text);
+            }
+        }
+        _ => return false,
+    }
+    true
+}
+
+fn push_one(one: &Scalar<'_>, text: &mut String) {
+    match one {
+        Scalar::Str(s) => text.push_str(s.char_indices().nth(256).map_or(s, |(end, _)| &s[..end])),
+        Scalar::Int(i) => text.push_str(&i.to_string()),
+        Scalar::Float(f) => text.push_str(&f.to_string()),
+        Scalar::Bool(b) => text.push_str(if *b { "true" } else { "false" }),
+        Scalar::Null => text.push_str("null"),
     }
 }
 

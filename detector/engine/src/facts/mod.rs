@@ -25,7 +25,7 @@ pub use uri::{Exec, Proxy};
 pub use workload::Workload;
 pub(crate) use workload::{is_sensitive, read as workload_of};
 
-use crate::event::{Event, Stage};
+use crate::event::{Event, Stage, Text};
 use crate::rule::index::{COMMON_ANNOTATIONS, carried, is_common_group};
 use crate::rule::view::Unknown;
 use crate::tree::Tree;
@@ -65,6 +65,7 @@ struct Lazy<'e> {
     proxy: OnceCell<Proxy>,
     name: OnceCell<&'e str>,
     network: OnceCell<&'static str>,
+    time: OnceCell<Option<i64>>,
     range: OnceCell<String>,
     client: OnceCell<(&'e str, &'e str)>,
 }
@@ -117,6 +118,11 @@ impl<'e> Facts<'e> {
         actor::address(self.event)
     }
 
+    /// `x509`, `token`, `unknown` or `none`.
+    pub fn credential_kind(&self) -> &'static str {
+        actor::credential_kind(&self.event.user)
+    }
+
     /// The right that allowed the request, or why it was refused, in the API server's words.
     pub fn reason(&self) -> &'e str {
         self.event.annotation("authorization.k8s.io/reason").unwrap_or_default()
@@ -135,6 +141,11 @@ impl<'e> Facts<'e> {
     /// Name and uid of the pod a service account token is bound to.
     pub fn credential_pod(&self) -> (&'e str, &'e str) {
         (actor::credential_pod(&self.event.user), actor::credential_pod_uid(&self.event.user))
+    }
+
+    /// As [`Event::time`].
+    pub fn time(&self) -> Option<i64> {
+        *self.lazy.time.get_or_init(|| self.event.time())
     }
 
     /// The network the peer's address lies in: /16 of IPv4, /32 of IPv6. Empty for what is no address.
@@ -169,8 +180,8 @@ impl<'e> Facts<'e> {
         if !from_ref.is_empty() || self.action_type != "write" || &*self.event.verb != "create" {
             return from_ref;
         }
-        if !self.head().metadata.name.is_empty() {
-            return &self.head().metadata.name;
+        if !self.head().name.is_empty() {
+            return &self.head().name;
         }
         let written = self.written().as_ref().ok().and_then(Option::as_ref);
         written.and_then(|object| object.at(&["metadata", "name"])).and_then(Tree::as_str).unwrap_or_default()
@@ -191,6 +202,11 @@ impl<'e> Facts<'e> {
         self.lazy.head.get_or_init(|| body::head(self.event))
     }
 
+    /// Service account of the pod that the answer shows.
+    pub(crate) fn answered_service_account(&self) -> Text<'e> {
+        body::answered_service_account(self.event)
+    }
+
     fn writes_object(&self) -> bool {
         matches!(self.action, "create" | "update" | "patch" | "debug")
     }
@@ -198,6 +214,10 @@ impl<'e> Facts<'e> {
     /// What of the things most events lack this one may carry, as bits of [`carried`].
     pub fn carried(&self) -> u16 {
         let event = self.event;
+        if !event.not_carried.none() {
+            // Any of it may have been there.
+            return u16::MAX;
+        }
         let (mut failed_open, mut other) = (false, false);
         for (key, _) in &event.annotations.0 {
             failed_open |= key.starts_with(FAILED_OPEN);

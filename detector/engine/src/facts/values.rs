@@ -114,6 +114,26 @@ impl View for Facts<'_> {
     }
 
     fn values(&self, field: &Field) -> Values<'_> {
+        let values = self.told(field);
+        if self.event.not_carried.none() { values } else { self.unless_hidden(field, values) }
+    }
+}
+
+impl Facts<'_> {
+    /// The values of a field, unknown where nothing is told because the source cannot carry it.
+    pub(crate) fn unless_hidden<'v>(&self, field: &Field, values: Values<'v>) -> Values<'v> {
+        let nothing = match &values {
+            Values::Absent | Values::One(Scalar::Bool(false)) => true,
+            Values::One(Scalar::Str(text)) => matches!(
+                (field, *text),
+                (Field::Outcome, "pending") | (Field::CredentialKind, "unknown") | (Field::ClientFamily, "none")
+            ),
+            _ => *field == Field::SourceIps,
+        };
+        if nothing && self.event.not_carried.hides(field) { Values::Unknown(Unknown::NotCarried) } else { values }
+    }
+
+    fn told(&self, field: &Field) -> Values<'_> {
         match field {
             Field::Kind => Values::One(Scalar::Str("Event")),
             Field::ApiVersion => text(&self.event.api_version),
@@ -149,9 +169,7 @@ impl View for Facts<'_> {
                 .unwrap_or_else(|| self.rbac_value(field)),
         }
     }
-}
 
-impl Facts<'_> {
     fn user_value(&self, field: &Field) -> Option<Values<'_>> {
         let user = &self.event.user;
         let other = self.event.impersonated_user.as_ref();
@@ -175,7 +193,7 @@ impl Facts<'_> {
             Field::ActorAdmin => yes(actor::is_admin(self.event)),
             Field::ActorClusterComponent => yes(self.cluster_component),
             Field::ActorCloudIdentity => text(actor::cloud_identity(user)),
-            Field::CredentialKind => text(actor::credential_kind(user)),
+            Field::CredentialKind => text(self.credential_kind()),
             Field::CredentialId => text(actor::credential_id(user)),
             Field::CredentialPod => text(actor::credential_pod(user)),
             Field::CredentialNode => text(actor::credential_node(user)),

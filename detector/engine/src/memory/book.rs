@@ -1,8 +1,7 @@
 //! One kind of memory: what is known under a key. Bounded: what was touched longest ago is forgotten
 //! first and counted, so that an attacker who fills it is visible.
 
-use std::collections::{BTreeMap, HashMap};
-
+use hashlink::LinkedHashMap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -46,13 +45,24 @@ pub(super) fn fnv(text: &str) -> u64 {
 /// The first 128 bits of an id.
 fn number_of(id: &str) -> Option<u128> {
     let (_, digits) = id.split_once('=')?;
-    let mut number = 0u128;
+    let mut halves = [0u64; 2];
     let mut read = 0;
-    for digit in digits.bytes().filter(|b| *b != b'-').take(32) {
-        number = number << 4 | u128::from(char::from(digit).to_digit(16)?);
+    for byte in digits.bytes() {
+        let digit = match byte {
+            b'0'..=b'9' => byte - b'0',
+            b'a'..=b'f' => byte - b'a' + 10,
+            b'A'..=b'F' => byte - b'A' + 10,
+            b'-' => continue,
+            _ => return None,
+        };
+        let half = &mut halves[read / 16];
+        *half = *half << 4 | u64::from(digit);
         read += 1;
+        if read == 32 {
+            return Some(u128::from(halves[0]) << 64 | u128::from(halves[1]));
+        }
     }
-    (read == 32).then_some(number)
+    None
 }
 
 impl From<Key> for String {
@@ -71,10 +81,8 @@ impl TryFrom<String> for Key {
 /// What is remembered, each under its key.
 #[derive(Clone, Debug)]
 pub struct Book<V> {
-    entries: HashMap<Key, (u64, V)>,
-    /// Keys by when they were last touched.
-    order: BTreeMap<u64, Key>,
-    touch: u64,
+    /// In the order they were last touched.
+    entries: LinkedHashMap<Key, V>,
     cap: usize,
     evicted: u64,
 }
@@ -88,30 +96,22 @@ struct Stored<V> {
 
 impl<V> Book<V> {
     pub fn new(cap: usize) -> Self {
-        Self { entries: HashMap::new(), order: BTreeMap::new(), touch: 0, cap: cap.max(1), evicted: 0 }
+        Self { entries: LinkedHashMap::new(), cap: cap.max(1), evicted: 0 }
     }
 
     pub fn get(&self, key: Key) -> Option<&V> {
-        self.entries.get(&key).map(|(_, value)| value)
+        self.entries.get(&key)
     }
 
     pub fn put(&mut self, key: Key, value: V) {
-        self.remove(key);
-        if self.entries.len() >= self.cap
-            && let Some((_, oldest)) = self.order.pop_first()
-        {
-            self.entries.remove(&oldest);
+        if self.entries.insert(key, value).is_none() && self.entries.len() > self.cap {
+            self.entries.pop_front();
             self.evicted += 1;
         }
-        self.touch += 1;
-        self.order.insert(self.touch, key);
-        self.entries.insert(key, (self.touch, value));
     }
 
     pub fn remove(&mut self, key: Key) -> Option<V> {
-        let (touched, value) = self.entries.remove(&key)?;
-        self.order.remove(&touched);
-        Some(value)
+        self.entries.remove(&key)
     }
 
     /// Takes what is remembered (or nothing), and puts back what `f` makes of it.
@@ -121,7 +121,7 @@ impl<V> Book<V> {
     }
 
     pub fn values(&self) -> impl Iterator<Item = &V> {
-        self.entries.values().map(|(_, value)| value)
+        self.entries.values()
     }
 
     pub fn len(&self) -> usize {
@@ -140,8 +140,7 @@ impl<V> Book<V> {
 
 impl<V: Clone + Serialize + DeserializeOwned> Book<V> {
     pub fn snapshot(&self) -> serde_json::Value {
-        let entry = |key: &Key| self.get(*key).map(|value| (*key, value));
-        let entries: Vec<(Key, &V)> = self.order.values().filter_map(entry).collect();
+        let entries: Vec<(&Key, &V)> = self.entries.iter().collect();
         serde_json::json!({ "evicted": self.evicted, "entries": entries })
     }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Key, Memory, read, short};
+use super::{Key, Memory, is_short_of, read, short};
 use crate::facts::Facts;
 
 /// Places and clients of one credential that are remembered. A credential with more has no usual one.
@@ -68,11 +68,11 @@ pub(super) fn watched<'f>(facts: &'f Facts<'_>) -> Option<&'f str> {
 impl Credential {
     /// Whether it was never used from here, as far as it can be told.
     pub fn is_new(seen: &[String], here: &str) -> Option<bool> {
-        (!seen.is_empty() && seen.len() < MANY && !here.is_empty()).then(|| !seen.iter().any(|s| *s == short(here)))
+        (!seen.is_empty() && seen.len() < MANY && !here.is_empty()).then(|| !seen.iter().any(|s| is_short_of(s, here)))
     }
 
     fn knows(&self, address: &str, client: &str) -> bool {
-        let has = |seen: &[String], here: &str| seen.len() >= MANY || seen.iter().any(|s| s == here);
+        let has = |seen: &[String], here: &str| seen.len() >= MANY || seen.iter().any(|s| is_short_of(s, here));
         self.first.is_some() && has(&self.addresses, address) && has(&self.clients, client)
     }
 }

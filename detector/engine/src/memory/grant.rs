@@ -76,8 +76,9 @@ impl Marks {
 /// The binding that allowed the request, by the API server's own sentence.
 pub(super) fn used_binding(facts: &Facts<'_>, marks: &Marks) -> Option<Key> {
     let reason = facts.reason().strip_prefix("RBAC: allowed by ")?;
-    let (kind, rest) = reason.split_once(" \"")?;
-    let name = rest.split('"').next().filter(|name| marks.0.contains(&fnv(name)))?;
+    let mut parts = reason.split('"');
+    let kind = parts.next()?.trim_end();
+    let name = parts.next().filter(|name| marks.0.contains(&fnv(name)))?;
     match kind {
         "ClusterRoleBinding" => Some(binding_key(facts.cluster, true, "", name)),
         "RoleBinding" => {

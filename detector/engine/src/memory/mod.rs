@@ -37,6 +37,11 @@ fn short(text: &str) -> String {
     crate::words::cut(text)
 }
 
+/// Whether `kept` is what [`short`] makes of `text`.
+fn is_short_of(kept: &str, text: &str) -> bool {
+    kept == text || (kept.len() > crate::words::MAX && kept == short(text))
+}
+
 /// Whole seconds from `then` to `now`; `None` where `then` lies behind it, as events may arrive late.
 fn seconds(then: i64, now: i64) -> Option<i64> {
     (now >= then).then(|| (now - then) / 1_000_000)
@@ -109,7 +114,7 @@ books! {
 impl Memory {
     /// Learns from an event that has been judged; `places` are those of its [`Sight`].
     pub fn learn(&mut self, facts: &Facts<'_>, places: Places) {
-        let Some(now) = facts.event.time().filter(|_| facts.judged()) else { return };
+        let Some(now) = facts.time().filter(|_| facts.judged()) else { return };
         self.learn_credential(facts, places.credential, now);
         match facts.outcome {
             "allowed" => {

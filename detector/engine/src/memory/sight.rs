@@ -65,7 +65,7 @@ impl<'s, 'e> Sight<'s, 'e> {
         Self {
             facts,
             memory,
-            now: facts.event.time().unwrap_or_default(),
+            now: facts.time().unwrap_or_default(),
             places: OnceCell::new(),
             credential: OnceCell::new(),
             binding: OnceCell::new(),
@@ -310,11 +310,13 @@ impl View for Sight<'_, '_> {
         if !field.is_remembered() {
             return self.facts.values(field);
         }
-        self.credential_value(field)
+        let values = self
+            .credential_value(field)
             .or_else(|| self.actor_value(field))
             .or_else(|| self.rbac_value(field))
             .or_else(|| self.object_value(field))
-            .unwrap_or(Values::Absent)
+            .unwrap_or(Values::Absent);
+        self.facts.unless_hidden(field, values)
     }
 
     fn elements(&self, field: &Field) -> Elements<'_> {

@@ -175,7 +175,7 @@ pub enum Fault {
     #[error("correlations refer to each other in a circle: {0}")]
     Circle(String),
     #[error(
-        "correlation type `{0}` is not supported; use event_count, value_count, temporal, temporal_ordered, new_value, rare_value or rate_anomaly"
+        "correlation type `{0}` is not supported; use event_count, value_count, temporal, temporal_ordered, kill_chain, new_value, rare_value or rate_anomaly"
     )]
     UnsupportedCorrelation(String),
     #[error("correlation type `{kind}` needs {needs}")]

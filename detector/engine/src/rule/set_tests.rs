@@ -122,15 +122,13 @@ fn bad_correlations_are_told() {
         (
             "event_count",
             "value_sum",
-            "correlation type `value_sum` is not supported; use event_count, value_count, temporal, temporal_ordered, new_value, rare_value or rate_anomaly",
+            "correlation type `value_sum` is not supported; use event_count, value_count, temporal, temporal_ordered, kill_chain, new_value, rare_value or rate_anomaly",
         ),
         (
             "event_count",
             "value_count",
             "correlation type `value_count` needs `condition.field`: the field whose values are counted",
         ),
-        ("event_count", "new_value", "correlation type `new_value` needs no count: a value is new or it is not"),
-        ("event_count", "rare_value", "needs `lte`: how many groups may show a value that is still rare"),
         ("event_count", "temporal", "correlation type `temporal` needs at least two `rules`"),
         ("{gte: 3}", "{gte: 3, lt: 2}", "no event can meet this condition: lt: 2"),
         ("{gte: 3}", "{gt: 3, lt: 4}", "no event can meet this condition: lt: 4"),
@@ -154,6 +152,18 @@ fn bad_correlations_are_told() {
         assert!(problems[0].ends_with(want), "{}", problems[0]);
         assert_eq!(labels(&set), ["a"]);
         assert!(set.speaks(0), "a rule whose correlation failed speaks for itself");
+    }
+    let counts = "field: verb, gte: 3";
+    for (kind, condition, want) in [
+        ("new_value", counts, "correlation type `new_value` needs no count: a value is new or it is not"),
+        ("rare_value", counts, "needs `lte`: how many groups may show a value that is still rare"),
+        ("rate_anomaly", "field: verb", "needs `gte`: how much is worth telling at least, as in `gte: 10`"),
+        ("new_value", "", "needs `condition.field`: the field whose values are counted"),
+    ] {
+        let text = correlation("c", "[a]", "").replace("event_count", kind).replace("gte: 3", condition);
+        let (_, problems) = load(&[text, rule("a", "get")], &LoadOptions::default());
+        assert_eq!(problems.len(), 1, "{kind}: {problems:?}");
+        assert!(problems[0].ends_with(want), "{}", problems[0]);
     }
 }
 

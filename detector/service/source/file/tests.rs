@@ -4,6 +4,8 @@ use std::sync::Mutex;
 
 use lapwing_engine::batch::Item;
 
+use crate::metrics::Metrics;
+
 struct Log {
     dir: tempfile::TempDir,
 }
@@ -185,7 +187,7 @@ async fn a_refused_batch_is_offered_again() {
     log.write(&lines);
     let sink = Arc::new(Journal::default());
     let config = Config { path: log.path(), cluster: "prod".into(), start: Start::Beginning };
-    run(config, None, Limits::default(), Arc::clone(&sink), sink.stop.clone()).await;
+    run(config, None, Splitter::new(Arc::new(Metrics::new([""; 0]))), Arc::clone(&sink), sink.stop.clone()).await;
     let batches = &sink.seen.lock().expect("lock").1;
     let sizes: Vec<usize> = batches.iter().map(|b| b.items.len()).collect();
     assert_eq!(sizes, [500, 100]);

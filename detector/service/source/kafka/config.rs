@@ -1,7 +1,7 @@
 //! What a Kafka consumer is told, and what librdkafka is told by it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rdkafka::ClientConfig;
 
@@ -24,6 +24,9 @@ pub struct Config {
     pub cluster: String,
     /// Message header that names the cluster; `cluster` is used where it is missing.
     pub cluster_header: Option<String>,
+    /// Give every partition a journal, an engine and outputs of its own, below `dataDir/shards`. Lay `dataDir` on storage
+    /// that all detectors of the group share: a partition then takes its memory along when it moves. See docs/scale.md.
+    pub shards: bool,
     /// Where to begin when neither the journal nor the group knows a position.
     pub start: Start,
     /// File that holds the SASL password, so that it need not stand here.
@@ -41,6 +44,7 @@ impl Default for Config {
             group: "lapwing".to_owned(),
             cluster: String::new(),
             cluster_header: None,
+            shards: false,
             start: Start::default(),
             password_file: None,
             properties: BTreeMap::new(),
@@ -51,11 +55,11 @@ impl Default for Config {
 /// What is wrong with the configuration of a Kafka source.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("kafka source `{name}`: `{what}` is empty, expected at least one")]
+    #[error("kafka `{name}`: `{what}` is empty, expected at least one")]
     Empty { name: String, what: &'static str },
-    #[error("kafka source `{name}`: property `{key}` decides about losing events and cannot be set; remove it")]
+    #[error("kafka `{name}`: property `{key}` decides about losing events and cannot be set; remove it")]
     Reserved { name: String, key: String },
-    #[error("kafka source `{name}`: cannot read `{}`", path.display())]
+    #[error("kafka `{name}`: cannot read `{}`", path.display())]
     Password {
         name: String,
         path: PathBuf,
@@ -75,7 +79,8 @@ const RESERVED: [(&str, &str); 7] = [
     ("enable.partition.eof", "false"),
 ];
 
-const DEFAULTS: [(&str, &str); 4] = [
+const DEFAULTS: [(&str, &str); 5] = [
+    ("statistics.interval.ms", "5000"),
     ("session.timeout.ms", "45000"),
     ("max.poll.interval.ms", "300000"),
     ("queued.max.messages.kbytes", "16384"),
@@ -93,29 +98,47 @@ impl Config {
                 return Err(ConfigError::Empty { name: name(), what });
             }
         }
-        let mut client = ClientConfig::new();
+        let ours = |key: &str| RESERVED.iter().any(|(k, _)| *k == key) || key == "group.id";
+        let mut client = connection(&self.name, &self.brokers, &self.properties, self.password_file.as_deref(), ours)?;
         for (key, value) in DEFAULTS {
-            client.set(key, value);
-        }
-        for (key, value) in &self.properties {
-            let ours = RESERVED.iter().any(|(k, _)| k == key) || key == "group.id" || key == "bootstrap.servers";
-            if ours {
-                return Err(ConfigError::Reserved { name: name(), key: key.clone() });
+            if client.get(key).is_none() {
+                client.set(key, value);
             }
-            client.set(key, value);
         }
         for (key, value) in RESERVED {
             client.set(key, value);
         }
-        client.set("bootstrap.servers", self.brokers.join(",")).set("group.id", &self.group);
-        if let Some(path) = &self.password_file {
-            let password = std::fs::read_to_string(path).map_err(|source| ConfigError::Password {
-                name: name(),
-                path: path.clone(),
-                source,
-            })?;
-            client.set("sasl.password", password.trim_end_matches(['\r', '\n']));
-        }
+        client.set("group.id", &self.group);
         Ok(client)
     }
+}
+
+/// A client of these brokers with further `properties`, of which `ours` are not for people to set; reads the password
+/// file.
+pub fn connection(
+    name: &str,
+    brokers: &[String],
+    properties: &BTreeMap<String, String>,
+    password_file: Option<&Path>,
+    ours: impl Fn(&str) -> bool,
+) -> Result<ClientConfig, ConfigError> {
+    let mut client = ClientConfig::new();
+    // A broker that takes connections and refuses the handshake is otherwise asked twenty times a second.
+    client.set("reconnect.backoff.ms", "1000");
+    for (key, value) in properties {
+        if ours(key) || key == "bootstrap.servers" {
+            return Err(ConfigError::Reserved { name: name.to_owned(), key: key.clone() });
+        }
+        client.set(key, value);
+    }
+    client.set("bootstrap.servers", brokers.join(","));
+    if let Some(path) = password_file {
+        let password = std::fs::read_to_string(path).map_err(|source| ConfigError::Password {
+            name: name.to_owned(),
+            path: path.to_owned(),
+            source,
+        })?;
+        client.set("sasl.password", password.trim_end_matches(['\r', '\n']));
+    }
+    Ok(client)
 }

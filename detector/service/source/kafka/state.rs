@@ -98,23 +98,38 @@ impl<S: Sink> Shared<S> {
             let stored = self.store(batch).await;
             let mut state = self.lock();
             state.bytes = state.bytes.saturating_sub(bytes);
-            state.closed |= !stored;
-            if let Some(lane) = state.lanes.get_mut(&partition).filter(|_| stored) {
+            state.closed |= stored == Err(Refused::Closed);
+            if let Some(lane) = state.lanes.get_mut(&partition).filter(|_| stored.is_ok()) {
                 lane.journaled = Some(next);
             }
         }
         self.settled.notify_all();
     }
 
-    /// False when the sink is closed.
-    async fn store(&self, batch: Batch) -> bool {
+    /// Tries as long as it makes sense.
+    async fn store(&self, batch: Batch) -> Result<(), Refused> {
         loop {
             match self.sink.accept(batch.clone()).await {
-                Ok(()) => return true,
-                Err(Refused::Closed) => return false,
                 Err(Refused::Busy) => tokio::time::sleep(RETRY).await,
+                answer => return answer,
             }
         }
+    }
+
+    /// The partition is ours: the next offset by the sink, where it stores each partition apart. Closes when it cannot.
+    pub(super) fn taken(&self, topic: &str, partition: i32) -> Option<i64> {
+        match self.sink.taken(topic, partition) {
+            Ok(next) => next,
+            Err(error) => {
+                tracing::error!(topic, partition, error = format!("{error:#}"), "kafka partition cannot be taken");
+                self.lock().closed = true;
+                None
+            }
+        }
+    }
+
+    pub(super) fn given_up(&self, partitions: &[Partition]) {
+        partitions.iter().for_each(|(topic, partition)| self.sink.given_up(topic, *partition));
     }
 
     /// What is held of one cluster, as far as a batch goes; without any the lane is idle.

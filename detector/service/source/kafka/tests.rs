@@ -8,6 +8,7 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer};
 use tokio::sync::Notify;
 
+use crate::metrics::Metrics;
 use crate::source::Refused;
 
 type Cluster = MockCluster<'static, DefaultProducerContext>;
@@ -92,6 +93,17 @@ impl Sink for Journal {
 
 /// Consumes until the journal holds so many items, or the journal ends it.
 async fn consume(config: Config, positions: HashMap<Partition, i64>, journal: &Arc<Journal>, items: usize) {
+    consume_as("one", config, positions, journal, items).await;
+}
+
+async fn consume_as(
+    instance: &str,
+    config: Config,
+    positions: HashMap<Partition, i64>,
+    journal: &Arc<Journal>,
+    items: usize,
+) {
+    let known = Known { positions, instance: instance.to_owned() };
     let stop = CancellationToken::new();
     let enough = async {
         while journal.items().len() < items {
@@ -100,7 +112,7 @@ async fn consume(config: Config, positions: HashMap<Partition, i64>, journal: &A
         stop.cancel();
         std::future::pending::<()>().await;
     };
-    let running = run(config, positions, Limits::default(), Arc::clone(journal), stop.clone());
+    let running = run(config, known, Splitter::new(Arc::new(Metrics::new([""; 0]))), Arc::clone(journal), stop.clone());
     let both = async {
         tokio::select! {
             result = running => result.expect("a clean end"),
@@ -143,6 +155,23 @@ async fn the_journal_wins_over_the_group() {
     let journal = Journal::new(usize::MAX);
     consume(config(&cluster, "new"), HashMap::from([(("audit".into(), 0), 45)]), &journal, 5).await;
     assert_eq!(journal.ids(), (45..50).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_another_lapwing_went_on_with_is_not_read_again() {
+    let cluster = cluster(1);
+    produce(&cluster, events(0..50), 1);
+    let first = Journal::new(usize::MAX);
+    consume_as("one", config(&cluster, "moves"), HashMap::new(), &first, 50).await;
+    produce(&cluster, events(50..80), 1);
+    let second = Journal::new(usize::MAX);
+    consume_as("two", config(&cluster, "moves"), HashMap::new(), &second, 30).await;
+    assert_eq!(second.ids(), (50..80).collect::<Vec<_>>());
+    produce(&cluster, events(80..90), 1);
+    // The partition comes back to the first, whose journal ends at 50.
+    let back = Journal::new(usize::MAX);
+    consume_as("one", config(&cluster, "moves"), first.positions(), &back, 10).await;
+    assert_eq!(back.ids(), (80..90).collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,13 +1,16 @@
 //! Who may send, and as which cluster: certificates, keys and tokens, read from files and read again
 //! when those change.
 //!
-//! The cluster comes from the credential. The path may repeat it, the body is never asked.
+//! The cluster comes from the credential. The path may repeat it, the body is never asked. Services that can send no
+//! `Authorization` show their token otherwise: Firehose in its access key, Pub/Sub as `?token=` behind the path.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use hyper::HeaderMap;
-use hyper::header::{AUTHORIZATION, ORIGIN};
+use hyper::header::{AUTHORIZATION, HeaderValue, ORIGIN};
+use percent_encoding::percent_decode_str;
 use rustls::RootCertStore;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
@@ -20,6 +23,7 @@ use super::config::{Config, Tls, is_cluster_name};
 use crate::http::listen::{Peer, Terms};
 
 const PATH: &str = "/audit/v1/";
+const FIREHOSE_KEY: &str = "x-amz-firehose-access-key";
 const MIN_TOKEN: usize = 16;
 
 /// A file of the webhook that cannot be used.
@@ -133,9 +137,10 @@ impl Access {
     }
 
     /// The cluster a request speaks for.
-    pub fn identify(&self, peer: &Peer, headers: &HeaderMap, path: &str) -> Result<String, Denied> {
+    pub fn identify(&self, peer: &Peer, headers: &HeaderMap, uri: &str) -> Result<String, Denied> {
+        let (path, query) = uri.split_once('?').unwrap_or((uri, ""));
         let claimed = path.strip_prefix(PATH).map(|name| name.trim_end_matches('/')).filter(|name| !name.is_empty());
-        let by_token = bearer(headers).map(|token| self.token(token)).transpose();
+        let by_token = self.by_token(headers, query).transpose();
         let by_certificate = peer.certificate.as_ref().map(|c| self.certificate(c)).transpose();
         let proven = match (by_certificate, by_token) {
             (Ok(Some(a)), Ok(Some(b))) if a != b => return Err(Denied::TwoClusters(a, b)),
@@ -164,6 +169,17 @@ impl Access {
         } else {
             Err(Denied::UnknownCluster(shorten(name)))
         }
+    }
+
+    /// The cluster of the first token that is known; the first one's error where none is.
+    fn by_token(&self, headers: &HeaderMap, query: &str) -> Option<Result<String, Denied>> {
+        let in_query = query.split('&').find_map(|pair| pair.strip_prefix("token="));
+        let in_query = in_query.map(|token| Cow::from(percent_decode_str(token)));
+        let access_key = headers.get(FIREHOSE_KEY).map(HeaderValue::as_bytes);
+        let shown = [bearer(headers), access_key, in_query.as_deref()];
+        let mut answers = shown.into_iter().flatten().map(|token| self.token(token));
+        let first = answers.next()?;
+        Some(if first.is_ok() { first } else { answers.find(Result::is_ok).unwrap_or(first) })
     }
 
     /// Looks at every known token, so that the time taken says nothing about which one was near.
@@ -347,7 +363,11 @@ mod tests {
             .iter()
             .map(|(k, v)| (hyper::header::HeaderName::from_bytes(k.as_bytes()).unwrap(), v.parse().unwrap()))
             .collect();
-        access.identify(&Peer { address: "127.0.0.1:1".parse().unwrap(), certificate: None }, &headers, path)
+        access.identify(
+            &Peer { address: "127.0.0.1:1".parse().unwrap(), certificate: None, slot: None },
+            &headers,
+            path,
+        )
     }
 
     #[test]
@@ -369,6 +389,19 @@ mod tests {
         assert_eq!(with("0123456789abcdef-x", "/"), Err(Denied::UnknownToken));
         assert_eq!(with("", "/"), Err(Denied::UnknownToken));
         assert_eq!(ask(&access, &[], "/audit/v1/a"), Err(Denied::NoCredential));
+        assert_eq!(ask(&access, &[("x-amz-firehose-access-key", TOKEN)], "/"), Ok("a".into()));
+        assert_eq!(
+            ask(&access, &[("x-amz-firehose-access-key", "0123456789abcdef-x")], "/"),
+            Err(Denied::UnknownToken)
+        );
+        assert_eq!(ask(&access, &[], "/audit/v1/b?x=1&token=fedcba9876543210%2Db"), Ok("b".into()));
+        assert_eq!(
+            ask(&access, &[], "/audit/v1/a?token=fedcba9876543210-b"),
+            Err(Denied::OtherCluster { path: "a".into() })
+        );
+        let identity = [("authorization", "Bearer a-token-google-signed")];
+        assert_eq!(ask(&access, &identity, "/?token=fedcba9876543210-b"), Ok("b".into()), "Pub/Sub shows both");
+        assert_eq!(ask(&access, &identity, "/?token="), Err(Denied::UnknownToken));
         assert_eq!(ask(&access, &[("authorization", "Basic YTpi")], "/"), Err(Denied::NoCredential));
     }
 

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 use tokio::time::Instant;
@@ -46,6 +46,23 @@ pub fn not_post() -> Response<Full<Bytes>> {
     );
     response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
     response
+}
+
+/// Names a delivery of Amazon Data Firehose, which wants it back.
+pub const FIREHOSE_REQUEST: &str = "x-amz-firehose-request-id";
+
+/// The answer in the only form Firehose takes for one: JSON with the request's id and the time, milliseconds since the
+/// epoch; with what went wrong where something did. Any other form it takes for a failure and sends again.
+pub async fn to_firehose(id: &HeaderValue, response: Response<Full<Bytes>>, now: i64) -> Response<Full<Bytes>> {
+    let (mut head, body) = response.into_parts();
+    let id = String::from_utf8_lossy(id.as_bytes());
+    let mut told = serde_json::json!({ "requestId": id, "timestamp": now });
+    if !head.status.is_success() {
+        let why = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+        told["errorMessage"] = String::from_utf8_lossy(&why).trim_end().into();
+    }
+    head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Response::from_parts(head, Full::from(told.to_string()))
 }
 
 /// Since when batches have been refused.

@@ -242,7 +242,11 @@ where
     async fn handle(&self, peer: &Peer, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let started = Instant::now();
         let mut cluster = None;
-        let response = self.answer(peer, request, &mut cluster).await;
+        let firehose = request.headers().get(answer::FIREHOSE_REQUEST).cloned();
+        let mut response = self.answer(peer, request, &mut cluster).await;
+        if let Some(id) = firehose {
+            response = answer::to_firehose(&id, response, chrono::Utc::now().timestamp_millis()).await;
+        }
         self.metrics.answered(cluster.as_deref(), response.status().as_u16(), started.elapsed());
         response
     }
@@ -268,8 +272,12 @@ where
         if request.method() != Method::POST {
             return answer::not_post();
         }
-        let cluster = match self.access.identify(peer, request.headers(), request.uri().path()) {
-            Ok(cluster) => who.insert(cluster).clone(),
+        let uri = request.uri().path_and_query().map_or("/", |both| both.as_str());
+        let cluster = match self.access.identify(peer, request.headers(), uri) {
+            Ok(cluster) => {
+                peer.known();
+                who.insert(cluster).clone()
+            }
             Err(denied) => {
                 if self.denied.now(self.started) {
                     tracing::warn!(address = %peer.address, %denied, "webhook: sender turned away, its events are lost");

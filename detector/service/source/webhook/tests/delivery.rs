@@ -39,6 +39,28 @@ async fn content_is_never_the_senders_problem() {
 }
 
 #[tokio::test]
+async fn firehose_is_answered_in_its_own_form() {
+    let mut running = start(plain(), Timing::default()).await;
+    let headers = "X-Amz-Firehose-Request-Id: 4e\"d\r\n";
+    let answer = running.ask(&post("/audit/v1/prod", headers, b"{\"items\":[{}]}")).await;
+    assert_code(&answer, 200);
+    let told =
+        |answer: &str| -> serde_json::Value { serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap() };
+    assert_eq!(told(&answer)["requestId"], "4e\"d");
+    assert!(answer.contains("application/json") && told(&answer)["timestamp"].as_i64() > Some(1_700_000_000_000));
+    assert_eq!(told(&answer)["errorMessage"], serde_json::Value::Null);
+    assert_eq!(running.batches.recv().await.unwrap().items.len(), 1);
+    running.refusals.0.lock().unwrap().push("the journal is full");
+    let answer = running.ask(&post("/audit/v1/prod", headers, b"{\"items\":[{}]}")).await;
+    assert_code(&answer, 503);
+    assert_eq!(
+        (&told(&answer)["requestId"], &told(&answer)["errorMessage"]),
+        (&"4e\"d".into(), &"the journal is full".into())
+    );
+    assert!(answer.contains("application/json"), "{answer}");
+}
+
+#[tokio::test]
 async fn what_is_no_delivery_is_told_so() {
     let running = start(Config { max_body: 1000, ..plain() }, Timing::default()).await;
     let get = running.ask(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
