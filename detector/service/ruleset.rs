@@ -5,10 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use chrono::NaiveDate;
 use include_dir::{Dir, DirEntry, include_dir};
 use lapwing_engine::alert::Level;
 use lapwing_engine::rule::problem::{Hint, Problem};
 use lapwing_engine::rule::set::{LoadOptions, RuleSet};
+use serde::{Deserialize, Serialize};
 
 static BUILT_IN: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/rules");
 
@@ -171,8 +173,44 @@ impl Selection {
         }
     }
 
+    /// What is on disk now.
+    pub fn sources(&self) -> Result<Sources, RulesError> {
+        Ok(Sources {
+            files: self.rule_files()?,
+            disabled: self.disabled.clone(),
+            min_level: self.min_level,
+            lists: self.lists.clone(),
+            today: chrono::Utc::now().date_naive(),
+        })
+    }
+
     /// Loads the selection; all or nothing.
     pub fn load(&self) -> Result<Arc<RuleSet>, RulesError> {
-        RuleSet::load(self.rule_files()?, &self.options()).map(Arc::new).map_err(RulesError::Bad)
+        self.sources()?.load()
+    }
+}
+
+/// The text of rules and everything else that decides which of them are loaded.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Sources {
+    /// Path and text.
+    files: Vec<(PathBuf, String)>,
+    disabled: Vec<String>,
+    min_level: Option<Level>,
+    lists: BTreeMap<String, Vec<String>>,
+    /// Filters that expired before are left out.
+    today: NaiveDate,
+}
+
+impl Sources {
+    /// All or nothing.
+    pub fn load(&self) -> Result<Arc<RuleSet>, RulesError> {
+        let options = LoadOptions {
+            disabled: self.disabled.clone(),
+            min_level: self.min_level,
+            placeholders: self.lists.clone().into_iter().collect(),
+            today: Some(self.today),
+        };
+        RuleSet::load(self.files.clone(), &options).map(Arc::new).map_err(RulesError::Bad)
     }
 }

@@ -68,6 +68,13 @@ pub fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).and_then(|l| l.local_addr()).expect("a port").port()
 }
 
+/// Two ports nobody listens on right now: both are held until both are known.
+fn two_free_ports() -> (u16, u16) {
+    let held = [(); 2].map(|()| TcpListener::bind(("127.0.0.1", 0)).expect("a port"));
+    let [one, other] = held.each_ref().map(|l| l.local_addr().expect("an address").port());
+    (one, other)
+}
+
 /// Waits until `done` gives something.
 pub fn until<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
@@ -151,7 +158,7 @@ impl Daemon {
 
     /// Writes the configuration and starts nothing.
     pub fn prepare(dir: &Path, extra: &str) -> Self {
-        let (webhook, admin) = (free_port(), free_port());
+        let (webhook, admin) = two_free_ports();
         let config = format!(
             "dataDir: {dir}/data\ndisk: {{ minFree: 1MiB, reserve: 1MiB }}\nadmin: {{ listen: 127.0.0.1:{admin} }}\nsources:\n  webhook:\n    listen: 127.0.0.1:{webhook}\n    \
              insecureLoopback: true\noutputs:\n  - {{ name: out, type: file, path: {dir}/alerts.ndjson, minLevel: informational }}\n{extra}",

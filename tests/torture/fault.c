@@ -4,6 +4,7 @@
  *   eio:N          the N-th call fails with EIO and does nothing
  *   enospc:N       the N-th call fails with ENOSPC and does nothing
  *   slow:MS        every fdatasync takes so many milliseconds more
+ *   nosync:0       no fdatasync and no fsync is done: what durability costs is what is missing then
  * It says "fault met" on standard error when the call came. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -22,7 +23,7 @@
 static ssize_t (*real_write)(int, const void *, size_t);
 static const char *dir;
 static size_t dir_len;
-static enum { NONE, KILL, EIO_AT, ENOSPC_AT, SLOW } mode;
+static enum { NONE, KILL, EIO_AT, ENOSPC_AT, SLOW, NOSYNC } mode;
 static long at;
 static atomic_long calls;
 
@@ -39,6 +40,7 @@ __attribute__((constructor)) static void init(void) {
   else if (!strncmp(fault, "eio", 3)) mode = EIO_AT;
   else if (!strncmp(fault, "enospc", 6)) mode = ENOSPC_AT;
   else if (!strncmp(fault, "slow", 4)) mode = SLOW;
+  else if (!strncmp(fault, "nosync", 6)) mode = NOSYNC;
 }
 
 static int below(const char *path) { return mode != NONE && path && !strncmp(path, dir, dir_len); }
@@ -55,7 +57,7 @@ static int fd_below(int fd) {
 
 /* Whether this call must fail; errno is set then. */
 static int hit(int ours) {
-  if (!ours || mode == SLOW) return 0;
+  if (!ours || mode == SLOW || mode == NOSYNC) return 0;
   if (atomic_fetch_add(&calls, 1) + 1 != at) return 0;
   static const char met[] = "fault met\n";
   (void)!real_write(2, met, sizeof met - 1);
@@ -84,10 +86,12 @@ int ftruncate64(int fd, off64_t n) {
 }
 int fsync(int fd) {
   REAL(int, "fsync", int);
+  if (mode == NOSYNC && fd_below(fd)) return 0;
   return hit(fd_below(fd)) ? -1 : real(fd);
 }
 int fdatasync(int fd) {
   REAL(int, "fdatasync", int);
+  if (mode == NOSYNC && fd_below(fd)) return 0;
   if (mode == SLOW && fd_below(fd)) {
     struct timespec t = {at / 1000, at % 1000 * 1000000};
     nanosleep(&t, NULL);

@@ -42,10 +42,13 @@ pub fn judge(daemon: &mut Daemon, ledger: &Ledger, row: &mut Row) {
             row.wrong.push(format!("{journal}: {report:?}"));
         }
     }
-    let stored = stored(&data);
+    let stored = stored(&data, Lsn(0));
     let missing = |n: &&u32| !stored.contains(&audit_id(**n));
     row.lost += acked.iter().filter(missing).count();
 
+    if daemon.alerts().iter().any(|alert| alert["rule"]["id"] == "lapwing-replay-diverged") {
+        row.wrong.push("a replay gave other alerts than before".into());
+    }
     let loud: BTreeSet<String> = acked.iter().filter(|n| is_loud(**n)).map(|n| actor(*n)).collect();
     let sent: BTreeSet<String> = (0..ledger.sent()).filter(|n| is_loud(*n)).map(actor).collect();
     let alerted = alerted(&data);
@@ -70,9 +73,9 @@ pub fn judge(daemon: &mut Daemon, ledger: &Ledger, row: &mut Row) {
     }
 }
 
-/// Audit ids of all events in the event journal.
-pub fn stored(data: &Path) -> BTreeSet<String> {
-    let mut reader = open_read_only(&data.join("journal")).unwrap().reader(Lsn(0));
+/// Audit ids of all events in the event journal behind a record.
+pub fn stored(data: &Path, after: Lsn) -> BTreeSet<String> {
+    let mut reader = open_read_only(&data.join("journal")).unwrap().reader(after);
     let mut ids = BTreeSet::new();
     while let Some(record) = reader.next().unwrap_or(None) {
         let Ok(batch) = Batch::decode(&record.payload) else { continue };

@@ -5,6 +5,9 @@
 //! event that was acknowledged is stored, alerted and found once; no alert is invented; the journals are whole.
 #![allow(clippy::unwrap_used, reason = "a harness that cannot go on stops")]
 
+mod apiserver;
+mod backlog;
+mod cost;
 mod crash;
 #[path = "../it/daemon.rs"]
 #[allow(dead_code, reason = "shared with the integration tests, which need more of it")]
@@ -72,9 +75,11 @@ impl Scale {
 
 type Run = fn(&Scale) -> Row;
 
-const ROWS: [(&str, &str, Run); 13] = [
+const ROWS: [(&str, &str, Run); 16] = [
     ("C1", "SIGKILL at random moments", crash::random_kills),
+    ("C1b", "restarts, 503 and slow answers under the client of kube-apiserver", apiserver::real_client),
     ("C2", "SIGKILL at every call that changes a file", crash::every_call),
+    ("C7", "kill -9 with a backlog of which nothing was judged", backlog::outage),
     ("D1", "disk full, and room again", disk::full),
     ("D2", "EIO from every call that changes a file", disk::every_eio),
     ("D2b", "ENOSPC from every call that changes a file", disk::every_enospc),
@@ -85,6 +90,7 @@ const ROWS: [(&str, &str, Run); 13] = [
     ("A1", "malformed bodies beside a clean client", hostile::malformed),
     ("A2", "slow connections of five kinds beside a clean client", slow::five_kinds),
     ("A3", "flood beside the memory limit", hostile::flood),
+    ("P1", "what durability costs: with fdatasync and without", cost::durability),
     ("A5", "certificates, tokens and paths", who::matrix),
 ];
 

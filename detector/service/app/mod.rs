@@ -3,6 +3,7 @@
 mod drain;
 mod receive;
 mod room;
+mod sandbox;
 mod scrub;
 mod shards;
 mod signals;
@@ -17,6 +18,7 @@ use std::thread::JoinHandle;
 use anyhow::Context;
 use lapwing_engine::engine::{Engine, Options};
 use lapwing_engine::rule::set::RuleSet;
+use rustix::process::DumpableBehavior;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -34,22 +36,47 @@ use crate::output::worker::Worker;
 use crate::pipeline::arrivals::Arrivals;
 use crate::pipeline::deliver::Queue;
 use crate::pipeline::detect::{self, Detect, NewRules};
+use crate::pipeline::event_record;
 use crate::pipeline::index::{self, Indexer};
 use crate::pipeline::intake::Intake;
 use crate::pipeline::positions::Positions;
+use crate::pipeline::rulebook::Rulebook;
 use crate::pipeline::selfalert::SelfAlerts;
 use crate::pipeline::snapshot;
 use crate::ruleset::Selection;
 use crate::source::webhook::{Reload, Timing, Webhook};
 use crate::source::{file, kafka};
 use crate::space::Space;
+use sandbox::Places;
+
+/// Gives up what the service does not need. To be called while there is one thread.
+///
+/// # Errors
+/// When `dataDir` cannot be made.
+pub fn confine(loaded: &Loaded) -> anyhow::Result<()> {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    if !loaded.config.sandbox {
+        return Ok(());
+    }
+    private_dir(&loaded.config.data_dir)?;
+    match Places::of(&loaded.config, &loaded.file).enter() {
+        Ok(true) => tracing::info!("in a sandbox"),
+        Ok(false) => {
+            tracing::info!("in a sandbox as far as this kernel has one")
+        }
+        Err(error) => tracing::warn!(%error, "no sandbox"),
+    }
+    if let Err(error) = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "memory may be dumped");
+    }
+    Ok(())
+}
 
 /// Runs the service until it is told to stop.
 ///
 /// # Errors
 /// When it cannot start, or a part that owns state failed: restart it, it resumes where it was.
 pub async fn serve(loaded: Loaded) -> anyhow::Result<()> {
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let Loaded { config, file, .. } = loaded;
     let base = file.parent().map(Path::to_path_buf).unwrap_or_default();
     let signals = Signals::listen()?;
@@ -139,16 +166,16 @@ impl App {
     /// `shard` names it where it is one of several of this process; the process then has the admin port.
     async fn start(config: Config, base: PathBuf, shard: Option<&str>) -> anyhow::Result<Self> {
         let data = config.data_dir.clone();
-        for dir in ["", "state", "outputs"] {
+        for dir in ["", "state", "rules", "outputs"] {
             private_dir(&data.join(dir))?;
         }
-        let rules = selection(&config).load()?;
+        let options = engine_options(&config);
+        let rulebook = Rulebook::write(&data.join("rules"), selection(&config).sources()?, &options)?;
         let metrics = Arc::new(Metrics::of_shard(shard, clusters(&config)));
-        announce(&metrics, &rules);
+        announce(&metrics, &rulebook.rules);
         let readiness = Arc::new(Readiness::new(["journal", "disk", "engine", "listeners"]));
         let events = open_journal(&data.join("journal"), "event")?;
         let alerts = open_journal(&data.join("alerts"), "alert")?;
-        let positions = positions(&data, &events)?;
         let own = SelfAlerts::new(alerts.clone(), Arc::clone(&metrics));
         let space = Arc::new(Space::new(&data, config.disk.clone()));
         let mut app = Self {
@@ -179,12 +206,19 @@ impl App {
             app.start_admin().await?;
         }
         app.readiness.ready("journal");
-        app.start_threads(rules)?;
+        if app.events.durable() == Lsn(0) {
+            // Before anything else, so that each event has rules that judge it.
+            let named = app.events.append(event_record::RULES, rulebook.id.to_vec()).await;
+            let _ = named.inspect_err(|error| tracing::warn!(%error, "the rules in use could not be journaled yet"));
+        }
+        app.start_threads(rulebook, options)?;
         app.start_outputs().await?;
         // After the outputs, which begin with the next alert, and before anything is taken in.
         app.look_at_the_room().await;
-        app.start_sources(&positions).await?;
+        app.start_webhook().await?;
         app.readiness.ready("listeners");
+        // Reads the journal behind the snapshot: senders need not wait for that.
+        app.start_readers().await?;
         app.start_scrub().await;
         app.start_completeness().await;
         tracing::info!(data = %app.config.data_dir.display(), "lapwing {} is running", env!("CARGO_PKG_VERSION"));
@@ -198,17 +232,14 @@ impl App {
         Ok(())
     }
 
-    fn start_threads(&self, rules: Arc<RuleSet>) -> anyhow::Result<()> {
-        let window = self.config.alerts.group_window.get();
-        let group_window = i64::try_from(window.as_micros()).unwrap_or(i64::MAX);
-        let baseline = self.config.baseline.options();
-        let min_level = self.config.rules.min_level;
-        let options = Options { group_window, min_level, brief: true, baseline, ..Options::default() };
+    fn start_threads(&self, rulebook: Rulebook, options: Options) -> anyhow::Result<()> {
         let detect = Detect {
             events: self.events.clone(),
             alerts: self.alerts.clone(),
             state: self.config.data_dir.join("state"),
-            engine: Engine::new(rules, options.clone()),
+            rules: self.config.data_dir.join("rules"),
+            engine: Engine::new(Arc::clone(&rulebook.rules), options.clone()),
+            rulebook: Arc::new(rulebook),
             options,
             progress: Arc::clone(&self.detect),
             metrics: Arc::clone(&self.metrics),
@@ -220,6 +251,7 @@ impl App {
             events: self.events.clone(),
             alerts: self.alerts.clone(),
             dir: self.config.data_dir.join("index"),
+            state: self.config.data_dir.join("state"),
             max_age: Some(self.config.retention.max_age.get()),
             progress: Arc::clone(&self.index),
             metrics: Arc::clone(&self.metrics),
@@ -271,39 +303,43 @@ impl App {
 
     /// The way into the journal.
     fn intake(&self) -> Intake {
-        let (metrics, space) = (Arc::clone(&self.metrics), Arc::clone(&self.space));
-        Intake::new(self.events.clone(), metrics, space, Arc::clone(&self.arrivals))
+        let (metrics, space, arrivals) =
+            (Arc::clone(&self.metrics), Arc::clone(&self.space), Arc::clone(&self.arrivals));
+        Intake::new(self.events.clone(), metrics, space, arrivals)
     }
 
-    async fn start_sources(&mut self, positions: &Positions) -> anyhow::Result<()> {
+    async fn start_webhook(&mut self) -> anyhow::Result<()> {
+        let Some(config) = self.config.sources.webhook.clone() else { return Ok(()) };
         let intake = self.intake();
+        let sink = move |batch| {
+            let intake = intake.clone();
+            async move { intake.store(batch).await }
+        };
         let splitter = Splitter::new(Arc::clone(&self.metrics));
-        let stop = &self.sources_stop;
-        let mut sources = self.sources.lock().await;
-        if let Some(config) = self.config.sources.webhook.clone() {
-            let sink = {
-                let intake = intake.clone();
-                move |batch| {
-                    let intake = intake.clone();
-                    async move { intake.store(batch).await }
-                }
-            };
-            let cut = {
-                let splitter = splitter.clone();
-                move |body: &[u8]| splitter.split(body)
-            };
-            let metrics = Arc::clone(&self.metrics);
-            let webhook = Webhook::bind(config, &self.base, Timing::default(), cut, sink, metrics).await?;
-            tracing::info!(address = %webhook.local_addr()?, "webhook is listening");
-            self.certificates = Some(webhook.reloader());
-            let stop = stop.clone();
-            sources.spawn(async move {
-                webhook.run(stop).await;
-                Ok(())
-            });
+        let cut = move |body: &[u8]| splitter.split(body);
+        let metrics = Arc::clone(&self.metrics);
+        let webhook = Webhook::bind(config, &self.base, Timing::default(), cut, sink, metrics).await?;
+        tracing::info!(address = %webhook.local_addr()?, "webhook is listening");
+        self.certificates = Some(webhook.reloader());
+        let stop = self.sources_stop.clone();
+        self.sources.lock().await.spawn(async move {
+            webhook.run(stop).await;
+            Ok(())
+        });
+        Ok(())
+    }
+
+    /// Files and Kafka, which go on where they were.
+    async fn start_readers(&self) -> anyhow::Result<()> {
+        if self.config.sources.files.is_empty() && self.config.sources.kafka.is_empty() {
+            return Ok(());
         }
-        let sink = Arc::new(intake);
+        let (data, events) = (self.config.data_dir.clone(), self.events.clone());
+        let positions = tokio::task::spawn_blocking(move || positions(&data, &events)).await??;
+        let (sink, stop) = (Arc::new(self.intake()), &self.sources_stop);
+        let splitter = Splitter::new(Arc::clone(&self.metrics));
         let instance = instance(&self.config.data_dir.join("state"))?;
+        let mut sources = self.sources.lock().await;
         for config in self.config.sources.files.clone() {
             let position = positions.file(&config.path.display().to_string());
             let (sink, stop, splitter) = (Arc::clone(&sink), stop.clone(), splitter.clone());
@@ -338,6 +374,18 @@ fn instance(state: &Path) -> anyhow::Result<String> {
     std::fs::rename(&fresh, &path)?;
     std::fs::File::open(state)?.sync_all()?;
     Ok(name)
+}
+
+/// How the engine behaves, by the configuration.
+fn engine_options(config: &Config) -> Options {
+    let window = config.alerts.group_window.get();
+    Options {
+        group_window: i64::try_from(window.as_micros()).unwrap_or(i64::MAX),
+        min_level: config.rules.min_level,
+        brief: true,
+        baseline: config.baseline.options(),
+        ..Options::default()
+    }
 }
 
 fn clusters(config: &Config) -> Vec<String> {

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{App, Signals, announce, selection};
 use anyhow::{Context, bail};
+
+use super::{App, Signals, announce, engine_options, selection};
+use crate::pipeline::rulebook::Rulebook;
 
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 const RETAIN_EVERY: Duration = Duration::from_secs(60);
@@ -31,14 +33,16 @@ impl App {
         if let Some(certificates) = &self.certificates {
             certificates.reload();
         }
-        let selection = selection(&self.config);
-        let loaded = tokio::task::spawn_blocking(move || selection.load()).await;
+        let (selection, options) = (selection(&self.config), engine_options(&self.config));
+        let dir = self.config.data_dir.join("rules");
+        let loaded = tokio::task::spawn_blocking(move || Rulebook::write(&dir, selection.sources()?, &options)).await;
         match loaded {
-            Ok(Ok(rules)) => {
-                announce(&self.metrics, &rules);
+            Ok(Ok(book)) => {
+                let rules = &book.rules;
+                announce(&self.metrics, rules);
                 tracing::info!(rules = rules.rules().len() + rules.correlations().len(), "rules loaded again");
                 if let Ok(mut slot) = self.new_rules.lock() {
-                    *slot = Some(rules);
+                    *slot = Some(Arc::new(book));
                 }
             }
             Ok(Err(error)) => self.keep_old_rules(&format!("{:#}", anyhow::Error::from(error))),

@@ -23,6 +23,7 @@ pub fn run(_: Args, globals: &Globals) -> anyhow::Result<Exit> {
     for note in &loaded.notes {
         tracing::warn!("{}:{}: {note}", loaded.file.display(), note.place.line);
     }
+    crate::app::confine(&loaded)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(crate::app::serve(loaded))?;
     Ok(Exit::Good)

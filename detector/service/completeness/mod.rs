@@ -23,6 +23,10 @@ use crate::pipeline::arrivals::Arrivals;
 use crate::pipeline::now_micros;
 use crate::pipeline::selfalert::{Notice, SelfAlerts};
 
+/// The event of a canary must be here within this, microseconds: the API server's batching and some of its tries.
+const CANARY_WAIT: i64 = 120_000_000;
+/// Where canaries are asked for: a namespace that every cluster has.
+const CANARY_PATH: &str = "/api/v1/namespaces/kube-public/configmaps/";
 const LOOK_EVERY: Duration = Duration::from_secs(15);
 const ASK_EVERY: Duration = Duration::from_secs(60);
 const ASK_TIMEOUT: Duration = Duration::from_secs(20);
@@ -58,6 +62,10 @@ pub struct ApiServer {
     /// File of the bearer token of a service account that may `get` the path `/metrics`.
     #[serde(default)]
     pub token_file: Option<PathBuf>,
+    /// Ask it once a minute for a config map with a name of our own and expect the audit event of that. Needs a policy that
+    /// logs reading config maps in `kube-public`, and no right to them: a refusal is logged too.
+    #[serde(default)]
+    pub canary: bool,
     /// How to trust it: `ca` is the cluster's authority.
     #[serde(default)]
     pub tls: tls::Config,
@@ -116,7 +124,10 @@ impl Completeness {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                _ = look.tick() => self.listen(now_micros()).await,
+                _ = look.tick() => {
+                    self.listen(now_micros()).await;
+                    self.look_for_canaries(now_micros()).await;
+                }
                 _ = ask.tick() => {
                     let ask = self.ask();
                     if stop.run_until_cancelled(ask).await.is_none() {
@@ -164,6 +175,7 @@ impl Completeness {
                     }
                 }
             }
+            self.send_canary(i).await;
         }
         let mut told = Vec::new();
         for (cluster, account) in &mut self.accounts {
@@ -180,6 +192,33 @@ impl Completeness {
         }
     }
 
+    async fn send_canary(&mut self, server: usize) {
+        let server = &mut self.servers[server];
+        if !server.config.canary {
+            return;
+        }
+        let name = self.arrivals.canaries.next(&server.config.cluster, &server.config.url, now_micros());
+        if let Err(reason) = server.touch(&format!("{CANARY_PATH}{name}")).await {
+            self.arrivals.canaries.forget(&name);
+            tracing::warn!(server.config.cluster, reason, "a canary request could not be made");
+        }
+    }
+
+    /// Tells which API servers' canaries have not come back at `now`.
+    async fn look_for_canaries(&self, now: i64) {
+        let mut blind: HashMap<&str, bool> = HashMap::new();
+        for server in self.servers.iter().filter(|s| s.config.canary) {
+            let (cluster, url) = (&server.config.cluster, &server.config.url);
+            let since = self.arrivals.canaries.overdue(url, now - CANARY_WAIT);
+            *blind.entry(cluster).or_default() |= since.is_some();
+            match since {
+                Some(since) => self.tell(unseen(cluster, url, since)).await,
+                None => self.own.over(BLIND, cluster, url),
+            }
+        }
+        blind.into_iter().for_each(|(cluster, blind)| self.metrics.blind(cluster, blind));
+    }
+
     async fn tell(&self, notice: Notice) {
         let own = self.own.clone();
         if let Ok(Err(error)) = tokio::task::spawn_blocking(move || own.raise(&notice)).await {
@@ -189,8 +228,7 @@ impl Completeness {
 }
 
 impl Server {
-    async fn ask(&mut self) -> Result<Counters, String> {
-        let url = http::parse(&self.config.url).map_err(|e| e.to_string())?;
+    fn headers(&self) -> Result<HeaderMap, String> {
         let mut headers = HeaderMap::new();
         if let Some(file) = &self.config.token_file {
             let token = secret::read(file).map_err(|e| e.to_string())?;
@@ -198,6 +236,21 @@ impl Server {
             value.set_sensitive(true);
             headers.insert(AUTHORIZATION, value);
         }
+        Ok(headers)
+    }
+
+    /// Makes a request that must leave an audit event. Of one nobody stands behind (401) the API server tells little.
+    async fn touch(&mut self, path: &str) -> Result<(), String> {
+        let mut url = http::parse(&self.config.url).map_err(|e| e.to_string())?;
+        url.set_path(path);
+        let headers = self.headers()?;
+        let status = self.client.status(&url, headers).await.map_err(|e| e.to_string())?;
+        if status.as_u16() == 401 || status.is_server_error() { Err(status.to_string()) } else { Ok(()) }
+    }
+
+    async fn ask(&mut self) -> Result<Counters, String> {
+        let url = http::parse(&self.config.url).map_err(|e| e.to_string())?;
+        let headers = self.headers()?;
         let (mut counters, mut lines) = (Counters::default(), Lines::default());
         self.client
             .get(&url, headers, |part| lines.take(part, |line| counters.line(line)))
@@ -235,6 +288,7 @@ impl Lines {
 
 const SILENT: &str = "lapwing-cluster-silent";
 const INCOMPLETE: &str = "lapwing-audit-incomplete";
+const BLIND: &str = "lapwing-audit-blind";
 
 fn silence(cluster: &str, last: i64) -> Notice {
     let since = chrono::DateTime::from_timestamp_micros(last).unwrap_or_default();
@@ -250,6 +304,29 @@ fn silence(cluster: &str, last: i64) -> Notice {
             "is the API server running with --audit-policy-file and --audit-webhook-config-file?",
             "can it reach Lapwing? its metric apiserver_audit_error_total tells what it gave up",
             "look for 401 and 403 in lapwing_webhook_requests_total",
+        ],
+        ..Notice::default()
+    }
+}
+
+fn unseen(cluster: &str, server: &str, since: i64) -> Notice {
+    let since = chrono::DateTime::from_timestamp_micros(since).unwrap_or_default();
+    Notice {
+        id: BLIND,
+        title: "Requests leave no audit events",
+        level: Level::Critical,
+        cluster: cluster.to_owned(),
+        subject: server.to_owned(),
+        summary: format!(
+            "Lapwing is blind for cluster {cluster} since {}: what it asked {server} itself has left no audit event",
+            since.format("%Y-%m-%d %H:%M UTC")
+        ),
+        why: "Other events may still come and hide that. The audit policy may have been changed, the webhook removed, its \
+              buffer be full, or another API server answers at this address.",
+        next_steps: &[
+            "does the policy log `get` of config maps in kube-public?",
+            "compare the API server's flags and policy with what they should be",
+            "its metric apiserver_audit_error_total tells what it gave up",
         ],
         ..Notice::default()
     }

@@ -20,9 +20,18 @@ async fn api_server(text: Arc<Mutex<String>>) -> String {
             let (mut stream, _) = tcp.accept().await.unwrap();
             let mut request = vec![0; 4096];
             let n = stream.read(&mut request).await.unwrap();
-            let known = String::from_utf8_lossy(&request[..n]).contains(&format!("Bearer {TOKEN}"));
-            let body = if known { text.lock().unwrap().clone() } else { "no".to_owned() };
-            let code = if known { 200 } else { 401 };
+            let request = String::from_utf8_lossy(&request[..n]).into_owned();
+            let known = request.contains(&format!("Bearer {TOKEN}"));
+            let metrics = request.starts_with("GET /metrics ");
+            let (code, body) = match (known, metrics) {
+                (true, true) => (200, text.lock().unwrap().clone()),
+                // It has no right to config maps, and what it asked for is remembered here.
+                (true, false) => {
+                    *text.lock().unwrap() = request.split(' ').nth(1).unwrap().to_owned();
+                    (403, "no".to_owned())
+                }
+                (false, _) => (401, "no".to_owned()),
+            };
             let answer =
                 format!("HTTP/1.1 {code} X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
             stream.write_all(answer.as_bytes()).await.unwrap();
@@ -47,8 +56,13 @@ fn house(url: Option<String>) -> House {
     let own = SelfAlerts::new(alerts.clone(), Arc::clone(&metrics));
     let arrivals = Arc::new(Arrivals::default());
     let token_file = Some(dir.path().join("token"));
-    let server =
-        |url| ApiServer { cluster: "prod".into(), url, token_file: token_file.clone(), tls: tls::Config::default() };
+    let server = |url| ApiServer {
+        cluster: "prod".into(),
+        url,
+        token_file: token_file.clone(),
+        canary: true,
+        tls: tls::Config::default(),
+    };
     let config = Config { api_servers: url.into_iter().map(server).collect(), ..Config::default() };
     let watch = Completeness::new(config, vec!["prod".into()], Arc::clone(&arrivals), own, Arc::clone(&metrics));
     House { watch, arrivals, alerts, metrics, dir }
@@ -104,6 +118,40 @@ async fn what_an_api_server_drops_is_told() {
     assert!(told.len() == 1 && told[0].contains("could not deliver 400 audit events (plugin webhook)"), "{told:?}");
     assert!(house.metric("lapwing_apiserver_audit_errors_total{cluster=\"prod\",plugin=\"webhook\"} 400"));
     assert!(house.metric("lapwing_audit_events_missing{cluster=\"prod\"} 0"), "they are on their way for five minutes");
+}
+
+#[tokio::test]
+async fn a_canary_that_does_not_come_back_is_told_until_one_does() {
+    let text = Arc::new(Mutex::new("apiserver_audit_event_total 100\n".to_owned()));
+    let mut house = house(Some(api_server(Arc::clone(&text)).await));
+    house.watch.ask().await;
+    let asked = text.lock().unwrap().clone();
+    assert!(asked.starts_with("/api/v1/namespaces/kube-public/configmaps/lapwing-canary-"), "{asked}");
+    let seconds = |n: i64| now_micros() + n * 1_000_000;
+    house.watch.look_for_canaries(seconds(100)).await;
+    assert_eq!(house.told(), Vec::<String>::new());
+    house.watch.look_for_canaries(seconds(130)).await;
+    house.watch.look_for_canaries(seconds(150)).await;
+    let told = house.told();
+    assert!(told.len() == 1 && told[0].starts_with("lapwing-audit-blind Lapwing is blind for cluster prod since"));
+    assert!(house.metric("lapwing_audit_blind{cluster=\"prod\"} 1"));
+    house.watch.ask().await;
+    let event = format!(r#"{{"auditID":"1","requestURI":"{}"}}"#, text.lock().unwrap());
+    let items = vec![lapwing_engine::batch::Item::Event(event)];
+    let origin = lapwing_engine::batch::Origin::Webhook;
+    house.arrivals.canaries.look_in(&lapwing_engine::batch::Batch {
+        cluster: "prod".into(),
+        origin,
+        received: 0,
+        items,
+    });
+    house.watch.look_for_canaries(seconds(300)).await;
+    assert!(house.metric("lapwing_audit_blind{cluster=\"prod\"} 0"));
+    // With a token nobody knows there is no telling what is logged.
+    std::fs::write(house.dir.path().join("token"), "wrong").unwrap();
+    house.watch.ask().await;
+    house.watch.look_for_canaries(seconds(300)).await;
+    assert_eq!(house.told().len(), 1);
 }
 
 #[tokio::test]

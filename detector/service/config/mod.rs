@@ -54,6 +54,9 @@ pub struct Config {
     pub disk: space::Config,
     /// Where alerts go.
     pub outputs: Vec<output::Config>,
+    /// Whether the process gives up, at its start, what it does not need: files that this configuration does not name,
+    /// running programs. As far as the kernel has Landlock and seccomp.
+    pub sandbox: bool,
 }
 
 impl Default for Config {
@@ -70,6 +73,7 @@ impl Default for Config {
             completeness: completeness::Config::default(),
             disk: space::Config::default(),
             outputs: Vec::new(),
+            sandbox: true,
         }
     }
 }

@@ -27,7 +27,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::slots::Slots;
+use super::slots::{Slot, Slots};
 
 const MAX_HEADER: usize = 16 * 1024;
 const MAX_HEADERS: usize = 64;
@@ -36,8 +36,10 @@ const H2_STREAMS: u32 = 64;
 /// How many connections, and how long each may take for what.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Connections at once; one more is closed on arrival.
+    /// Connections at once; one more is closed on arrival, or closes the oldest that has not shown who it is.
     pub connections: usize,
+    /// Connections at once that have not shown who they are; one more closes the oldest of them.
+    pub unknown: usize,
     /// Connections at once of one source address (IPv6: of one /64).
     pub per_address: usize,
     /// From accept to the end of the TLS handshake.
@@ -56,6 +58,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 1024,
+            unknown: 128,
             per_address: 64,
             handshake: Duration::from_secs(5),
             first_byte: Duration::from_secs(10),
@@ -72,6 +75,15 @@ pub struct Peer {
     pub address: SocketAddr,
     /// The client certificate, when one was presented; the handshake has verified it.
     pub certificate: Option<CertificateDer<'static>>,
+    /// `None` where connections are not counted.
+    pub slot: Option<Arc<Slot>>,
+}
+
+impl Peer {
+    /// It has shown who it is: its connection is not closed to make room for others.
+    pub fn known(&self) {
+        self.slot.iter().for_each(|slot| slot.known());
+    }
 }
 
 /// What a new connection is served with.
@@ -92,6 +104,8 @@ pub enum End {
     Broken,
     TooMany,
     TooManyFromAddress,
+    /// It had not shown who it is, and newer connections needed its place.
+    Displaced,
     HandshakeFailed,
     HandshakeSlow,
     NoRequest,
@@ -108,6 +122,7 @@ impl End {
             Self::Broken => "broken",
             Self::TooMany => "too_many",
             Self::TooManyFromAddress => "too_many_from_address",
+            Self::Displaced => "displaced",
             Self::HandshakeFailed => "handshake_failed",
             Self::HandshakeSlow => "handshake_slow",
             Self::NoRequest => "no_request",
@@ -150,7 +165,7 @@ pub async fn serve<H: Handler>(tcp: TcpListener, handler: Arc<H>, limits: Limits
         };
         handler.opened();
         let slot = match Slots::take(&slots, address.ip(), &limits) {
-            Ok(slot) => slot,
+            Ok(slot) => Arc::new(slot),
             Err(end) => {
                 handler.ended(end);
                 continue;
@@ -161,11 +176,16 @@ pub async fn serve<H: Handler>(tcp: TcpListener, handler: Arc<H>, limits: Limits
             limits: limits.clone(),
             drain: drain.clone(),
             tasks: tasks.clone(),
+            slot: Arc::clone(&slot),
         };
         let cut = cut.clone();
         tasks.spawn(async move {
             let handler = Arc::clone(&connection.handler);
-            let end = cut.run_until_cancelled(connection.run(stream, address)).await.unwrap_or(End::CutOff);
+            let end = tokio::select! {
+                end = connection.run(stream, address) => end,
+                () = cut.cancelled() => End::CutOff,
+                () = slot.displaced() => End::Displaced,
+            };
             drop(slot);
             handler.ended(end);
         });
@@ -184,14 +204,16 @@ struct Connection<H> {
     limits: Limits,
     drain: CancellationToken,
     tasks: TaskTracker,
+    slot: Arc<Slot>,
 }
 
 impl<H: Handler> Connection<H> {
     async fn run(self, stream: TcpStream, address: SocketAddr) -> End {
         let _ = stream.set_nodelay(true);
         let Terms { tls, retired } = self.handler.terms();
+        let slot = Some(Arc::clone(&self.slot));
         let Some(config) = tls else {
-            return self.speak(stream, Peer { address, certificate: None }, false, retired).await;
+            return self.speak(stream, Peer { address, certificate: None, slot }, false, retired).await;
         };
         let stream = match timeout(self.limits.handshake, TlsAcceptor::from(config).accept(stream)).await {
             Ok(Ok(stream)) => stream,
@@ -204,7 +226,7 @@ impl<H: Handler> Connection<H> {
         let session = stream.get_ref().1;
         let certificate = session.peer_certificates().and_then(|chain| chain.first()).cloned().map(|c| c.into_owned());
         let h2 = session.alpn_protocol() == Some(b"h2");
-        self.speak(stream, Peer { address, certificate }, h2, retired).await
+        self.speak(stream, Peer { address, certificate, slot }, h2, retired).await
     }
 
     async fn speak<S>(self, stream: S, peer: Peer, h2: bool, retired: CancellationToken) -> End

@@ -140,7 +140,8 @@ impl Handler for Desk {
         Terms { tls: None, retired: self.retired.clone() }
     }
 
-    async fn handle(&self, _peer: &Peer, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn handle(&self, peer: &Peer, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        peer.known();
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, format!("only GET here\n{PATHS}"));
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));

@@ -1,48 +1,83 @@
-//! How many connections there are, in all and by source address.
+//! How many connections there are: in all, by source address, and of those nobody knows yet.
+//!
+//! Who has not shown who it is has a place until somebody newer needs it: strangers that hold connections open cannot keep
+//! an API server out.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio_util::sync::CancellationToken;
 
 use super::listen::{End, Limits};
 
 /// Who holds how many connections.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Slots(Mutex<Taken>);
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Taken {
     all: usize,
     by_address: HashMap<IpAddr, usize>,
+    /// Who has not shown who it is, oldest first; cancelled when displaced.
+    unknown: BTreeMap<u64, CancellationToken>,
+    next: u64,
 }
 
 /// One connection's place; dropping it gives it back.
+#[derive(Debug)]
 pub struct Slot {
     slots: Arc<Slots>,
     address: IpAddr,
+    id: u64,
+    displaced: CancellationToken,
+}
+
+impl Slot {
+    /// The connection has shown who it is: nobody displaces it any more.
+    pub fn known(&self) {
+        self.slots.lock().unknown.remove(&self.id);
+    }
+
+    /// Resolves when a newer connection needs the place.
+    pub async fn displaced(&self) {
+        self.displaced.cancelled().await;
+    }
 }
 
 impl Slots {
     /// A place for a connection from `address`, or which limit is reached.
     pub fn take(slots: &Arc<Self>, address: IpAddr, limits: &Limits) -> Result<Slot, End> {
         let address = source(address);
-        let mut taken = slots.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if taken.all >= limits.connections {
-            return Err(End::TooMany);
-        }
-        let mine = taken.by_address.entry(address).or_default();
-        if *mine >= limits.per_address {
+        let mut taken = slots.lock();
+        if taken.by_address.get(&address).is_some_and(|n| *n >= limits.per_address) {
             return Err(End::TooManyFromAddress);
         }
-        *mine += 1;
+        let full = taken.all >= limits.connections;
+        if full || taken.unknown.len() >= limits.unknown {
+            match taken.unknown.pop_first() {
+                Some((_, oldest)) => oldest.cancel(),
+                None if full => return Err(End::TooMany),
+                None => {}
+            }
+        }
+        let (id, displaced) = (taken.next, CancellationToken::new());
+        taken.next += 1;
+        taken.unknown.insert(id, displaced.clone());
+        *taken.by_address.entry(address).or_default() += 1;
         taken.all += 1;
-        Ok(Slot { slots: Arc::clone(slots), address })
+        Ok(Slot { slots: Arc::clone(slots), address, id, displaced })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Taken> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let mut taken = self.slots.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.slots.lock();
+        taken.unknown.remove(&self.id);
         taken.all -= 1;
         if let Some(mine) = taken.by_address.get_mut(&self.address) {
             *mine -= 1;
@@ -73,7 +108,7 @@ mod tests {
     fn slots_are_counted_by_source_and_given_back() {
         let limits = Limits { connections: 3, per_address: 2, ..Limits::default() };
         let slots = Arc::new(Slots::default());
-        let take = |address| Slots::take(&slots, ip(address), &limits);
+        let take = |address| Slots::take(&slots, ip(address), &limits).inspect(Slot::known);
         let first = take("10.0.0.1").unwrap();
         let second = take("::ffff:10.0.0.1").unwrap();
         assert_eq!(take("10.0.0.1").err(), Some(End::TooManyFromAddress));
@@ -81,8 +116,33 @@ mod tests {
         assert_eq!(take("2001:db8::2").err(), Some(End::TooMany));
         drop(first);
         let fourth = take("2001:db8::2").unwrap();
-        assert_eq!(slots.0.lock().unwrap().by_address.len(), 2);
+        assert_eq!(slots.lock().by_address.len(), 2);
         drop((second, third, fourth));
-        assert!(slots.0.lock().unwrap().by_address.is_empty(), "addresses of the past take no memory");
+        assert!(slots.lock().by_address.is_empty(), "addresses of the past take no memory");
+    }
+
+    #[test]
+    fn the_oldest_stranger_makes_room_and_nobody_who_is_known() {
+        let limits = Limits { connections: 4, unknown: 2, ..Limits::default() };
+        let slots = Arc::new(Slots::default());
+        let take = |n: u8| Slots::take(&slots, ip(&format!("10.0.0.{n}")), &limits).unwrap();
+        let gone = |all: &[&Slot]| all.iter().map(|slot| slot.displaced.is_cancelled()).collect::<Vec<_>>();
+        let known = take(1);
+        known.known();
+        let (a, b) = (take(2), take(3));
+        assert_eq!(gone(&[&known, &a, &b]), [false, false, false]);
+        let c = take(4);
+        assert_eq!(gone(&[&known, &a, &b, &c]), [false, true, false, false]);
+        drop(a);
+        b.known();
+        let d = take(5);
+        d.known();
+        assert_eq!(gone(&[&known, &b, &c, &d]), [false; 4]);
+        let e = take(6);
+        assert_eq!(gone(&[&known, &b, &c, &d, &e]), [false, false, true, false, false], "all places are taken");
+        e.known();
+        assert_eq!(Slots::take(&slots, ip("10.0.0.7"), &limits).err(), Some(End::TooMany));
+        drop((c, d, b, e, known));
+        assert!(slots.lock().unknown.is_empty());
     }
 }

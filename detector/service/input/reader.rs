@@ -434,6 +434,7 @@ impl<R: Read> Events<R> {
     fn value(&mut self) -> Option<Found> {
         let mut scanner =
             Scanner::new(self.frames.is_empty() || self.line == self.list_line, self.frames.len() < MAX_NESTED);
+        scanner.item = !self.frames.is_empty();
         let mut dropped = false;
         loop {
             match scanner.scan(&self.buf[self.pos..self.end]) {
@@ -455,6 +456,7 @@ impl<R: Read> Events<R> {
                     return None;
                 }
                 Step::Damage(n) => return Some(self.cut_line(n)),
+                Step::Next(n) => return Some(self.no_quote(n)),
                 Step::More => {}
             }
             if self.end - self.pos > self.limits.item {
@@ -480,6 +482,13 @@ impl<R: Read> Events<R> {
         let bad = self.unreadable(RejectReason::NotJson, "the line is cut off", self.pos..self.pos + n);
         self.consume(n);
         self.frames.clear();
+        bad
+    }
+
+    /// An item without its end; the next one begins `n` bytes on.
+    fn no_quote(&mut self, n: usize) -> Found {
+        let bad = self.unreadable(RejectReason::NotJson, "a quote is missing", self.pos..self.pos + n);
+        self.consume(n);
         bad
     }
 
@@ -552,7 +561,7 @@ impl<R: Read> Events<R> {
     fn pass_over(&mut self, scanner: &mut Scanner) -> bool {
         loop {
             match scanner.scan(&self.buf[self.pos..self.end]) {
-                Step::End(n) | Step::Damage(n) => {
+                Step::End(n) | Step::Damage(n) | Step::Next(n) => {
                     self.consume(n);
                     return true;
                 }
@@ -588,6 +597,7 @@ impl<R: Read> Events<R> {
                     return None;
                 }
                 Step::Damage(n) => return Some(self.cut_line(n)),
+                Step::Next(n) => return Some(self.no_quote(n)),
                 Step::More => {
                     let n = scanner.at.min(self.end - self.pos);
                     // A member's name may be half read; names are short, a value between is not kept.

@@ -16,6 +16,8 @@ pub(super) enum Step {
     List(usize),
     /// This newline cannot be part of the value: a cut line, and the next one begins behind it.
     Damage(usize),
+    /// Quotes are missing: at this comma the next item of the list begins.
+    Next(usize),
 }
 
 /// Scans one value that starts at byte 0 of what it is given.
@@ -27,6 +29,8 @@ pub(super) struct Scanner {
     in_string: bool,
     /// A value of a line-oriented stream: a newline within a string, or a new object where none can be, is damage.
     lines: bool,
+    /// An item of a list: another item that begins where a string would have to end shows that a quote is missing.
+    pub item: bool,
     /// Report top-level `items` and `records` lists.
     pub lists: bool,
     /// No more bytes will come.
@@ -143,6 +147,15 @@ impl Scanner {
         self.at = at;
         match bytes[at] {
             b'"' => {
+                if self.item && bytes[..at].ends_with(b"},{") {
+                    if !self.ended && bytes.len() - at < LONGEST_START {
+                        return Some(Step::More);
+                    }
+                    // In JSON no letter stands behind the end of a string.
+                    if starts_like_event(&bytes[at - 1..]) {
+                        return Some(Step::Next(at - 2));
+                    }
+                }
                 self.at += 1;
                 self.in_string = false;
                 self.last = b'"';

@@ -76,6 +76,7 @@ pub struct Metrics {
     output_oldest: GaugeVec,
     output_dead: IntCounterVec,
     cluster_silent: IntGaugeVec,
+    audit_blind: IntGaugeVec,
     events_missing: IntGaugeVec,
     audit_errors: IntCounterVec,
 
@@ -117,6 +118,8 @@ pub struct Metrics {
     pub journal_fsync: Histogram,
     /// Damaged places met while reading the journal.
     pub journal_damage: IntCounter,
+    pub replay_divergence: IntCounter,
+    pub set_aside: IntCounter,
     /// Files of the journals that were read again and checked.
     pub journal_scrubbed: IntCounter,
     pub alert_journal_bytes: IntGauge,
@@ -287,6 +290,13 @@ impl Metrics {
                 &["output"],
             )?,
             output_dead: counters(&r, "output_dead_letters_total", "Alerts an output gave up.", &["output"])?,
+            audit_blind: keep(
+                &r,
+                IntGaugeVec::new(
+                    Opts::new("audit_blind", "1 when a request of our own left no audit event."),
+                    &["cluster"],
+                )?,
+            )?,
             cluster_silent: keep(
                 &r,
                 IntGaugeVec::new(Opts::new("cluster_silent", "1 when no event came for too long."), &["cluster"])?,
@@ -345,6 +355,12 @@ impl Metrics {
                 vec![0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0],
             )?,
             journal_damage: counter(&r, "journal_damage_total", "Damaged places met while reading the journal.")?,
+            set_aside: counter(&r, "records_set_aside_total", "Events that ended the process twice and are left out.")?,
+            replay_divergence: counter(
+                &r,
+                "replay_divergence_total",
+                "Starts at which the same events gave other alerts than before.",
+            )?,
             journal_scrubbed: counter(
                 &r,
                 "journal_scrubbed_files_total",
@@ -451,6 +467,11 @@ impl Metrics {
     /// Whether a cluster sends nothing.
     pub fn silent(&self, cluster: &str, silent: bool) {
         self.cluster_silent.with_label_values(&[self.clusters.admit(cluster)]).set(i64::from(silent));
+    }
+
+    /// Whether requests of our own to a cluster leave no event.
+    pub fn blind(&self, cluster: &str, blind: bool) {
+        self.audit_blind.with_label_values(&[self.clusters.admit(cluster)]).set(i64::from(blind));
     }
 
     /// Events of a cluster that have not come.

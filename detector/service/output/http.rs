@@ -97,6 +97,18 @@ impl Client {
         Ok(())
     }
 
+    /// Asks for `url` and tells the status; what else is answered is not read.
+    pub async fn status(&mut self, url: &Url, headers: HeaderMap) -> Result<StatusCode, Failure> {
+        let client = match self.inner.take() {
+            Some(client) => client,
+            None => self.build()?,
+        };
+        check(url).map_err(Failure::retry)?;
+        let status = client.get(url.clone()).headers(headers).send().await.map_err(told)?.status();
+        self.inner = Some(client);
+        Ok(status)
+    }
+
     fn build(&self) -> Result<reqwest::Client, Failure> {
         let mut tls = self.tls.client().map_err(Failure::retry)?;
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::canaries::Canaries;
+
 /// Clusters counted at most. Their names may come from senders.
 const CLUSTERS: usize = 1000;
 
@@ -16,7 +18,11 @@ pub struct Arrival {
 }
 
 #[derive(Debug, Default)]
-pub struct Arrivals(Mutex<BTreeMap<String, Arrival>>);
+pub struct Arrivals {
+    clusters: Mutex<BTreeMap<String, Arrival>>,
+    /// Requests of our own whose events should come.
+    pub canaries: Canaries,
+}
 
 impl Arrivals {
     /// A batch with events was stored at `now`.
@@ -43,7 +49,7 @@ impl Arrivals {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arrival>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.clusters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

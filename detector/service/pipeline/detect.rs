@@ -4,6 +4,9 @@
 //! restart the engine resumes from a snapshot; what lies before the last progress mark is judged again,
 //! to rebuild its memory, and appended not again: no alert is lost and none repeated.
 
+mod rules;
+mod start;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,13 +17,15 @@ use lapwing_engine::alert::Alert;
 use lapwing_engine::baseline::Order;
 use lapwing_engine::batch::{Batch, Item};
 use lapwing_engine::engine::{Engine, Output};
-use lapwing_engine::rule::set::RuleSet;
 
+use super::attempts::{self, Attempts};
 use super::orders;
 use super::positions::Positions;
+use super::replay::{self, Check};
+use super::rulebook::{self, Rulebook};
 use super::selfalert::SelfAlerts;
 use super::snapshot::{self, Stored};
-use super::{alert_record, damage, event_record, now_micros};
+use super::{alert_record, damage, event_record, now_micros, number};
 use crate::journal::{Journal, Loss, Lsn, ReadError, Record};
 use crate::metrics::Metrics;
 use crate::space::Space;
@@ -46,14 +51,18 @@ pub struct Progress {
     pub stop: AtomicBool,
 }
 
-/// A rule set to change to between two records.
-pub type NewRules = Arc<std::sync::Mutex<Option<Arc<RuleSet>>>>;
+/// A rulebook to change to.
+pub type NewRules = Arc<std::sync::Mutex<Option<Arc<Rulebook>>>>;
 
 /// Everything the engine thread owns.
 pub struct Detect {
     pub events: Journal,
     pub alerts: Journal,
     pub state: PathBuf,
+    /// Where rulebooks are kept.
+    pub rules: PathBuf,
+    /// The one that is wanted, and judges where the journal names none.
+    pub rulebook: Arc<Rulebook>,
     pub engine: Engine,
     pub options: lapwing_engine::engine::Options,
     pub progress: Arc<Progress>,
@@ -70,6 +79,15 @@ struct Run {
     last: u64,
     positions: Positions,
     now: i64,
+    /// The rulebook the engine has.
+    judging: rulebook::Id,
+    /// The last one the journal names, as far as it is read.
+    named: Option<rulebook::Id>,
+    /// The last one that was written into the journal.
+    announced: Option<rulebook::Id>,
+    attempts: Attempts,
+    /// While what is judged was judged before.
+    check: Option<Check>,
     pending: Vec<Alert>,
     marked: Instant,
     saved: Instant,
@@ -95,88 +113,39 @@ struct Told {
 impl Detect {
     /// Runs until told to stop; an error means the journals cannot be trusted and the process must end.
     pub fn run(mut self) -> anyhow::Result<()> {
-        let (start, alert_start, positions) = self.resume()?;
+        let start = self.resume()?;
         self.import();
-        let durable_before = last_mark(&self.alerts, alert_start)?.max(start);
-        if durable_before > start || start > 0 {
-            tracing::info!(snapshot = start, judged = durable_before, "resuming");
+        let before = replay::before(&self.alerts, start.alert_lsn);
+        let durable_before = before.mark.max(start.lsn);
+        if durable_before > 0 {
+            tracing::info!(snapshot = start.lsn, judged = durable_before, "resuming");
         }
         self.progress.judged.store(durable_before, Ordering::Release);
-        let now = Instant::now();
+        let (attempts, notice) = Attempts::open(&self.state, "engine");
+        attempts::tell(notice, &self.metrics, &self.own);
+        let time = Instant::now();
         let run = Run {
-            at: self,
+            attempts,
             durable_before,
-            last: start,
-            positions,
-            now: 0,
+            last: start.lsn,
+            positions: start.positions,
+            now: start.now,
+            judging: start.judging,
+            named: start.named,
+            announced: None,
+            check: before.check.filter(|_| start.ours),
             pending: Vec::new(),
-            marked: now,
-            saved: now,
-            saved_lsn: start,
+            marked: time,
+            saved: time,
+            saved_lsn: start.lsn,
             ticked: None,
-            looked: now,
+            looked: time,
             save_took: Duration::ZERO,
             told: Told::default(),
+            at: self,
         };
-        run.run(start)
+        run.run(start.lsn)
     }
-}
-
-impl Detect {
-    /// Takes over the newest snapshot: its place in the event and the alert journal, and the sources' positions.
-    /// One that does not fit these types is passed over; the journal is then replayed from its start.
-    fn resume(&mut self) -> anyhow::Result<(u64, u64, Positions)> {
-        let newest = snapshot::newest(&self.state, self.events.durable().0).context("reading snapshots")?;
-        let Some(stored) = newest else { return Ok((0, 0, Positions::default())) };
-        let memory = serde_json::from_str(stored.engine.get()).context("engine");
-        if let Err(error) = memory.and_then(|memory| Ok(self.engine.restore(memory)?)) {
-            tracing::warn!(
-                error = format!("{error:#}"),
-                "the newest snapshot does not fit this version; replaying the journal from its start"
-            );
-            self.engine = Engine::new(Arc::clone(self.engine.rules()), self.options.clone());
-            return Ok((0, 0, stored.positions));
-        }
-        Ok((stored.lsn, stored.alert_lsn, stored.positions))
-    }
-}
-
-impl Detect {
-    /// Takes over baselines that were left for this start.
-    fn import(&mut self) {
-        let file = orders::import_file(&self.state);
-        if !file.exists() {
-            return;
-        }
-        match orders::read_baselines(&file) {
-            Ok(stored) => {
-                self.engine.import(stored);
-                tracing::info!("imported baselines are in use");
-            }
-            Err(error) => tracing::error!(%error, "the baselines to import cannot be read"),
-        }
-        if let Err(error) = std::fs::rename(&file, file.with_extension("taken")) {
-            tracing::error!(%error, "the imported file could not be moved; the next start imports it again");
-        }
-    }
-}
-
-/// The last progress mark behind `after` in the alert journal.
-fn last_mark(alerts: &Journal, after: u64) -> anyhow::Result<u64> {
-    let mut reader = alerts.reader(Lsn(after));
-    let mut mark = 0;
-    loop {
-        match reader.next() {
-            Ok(Some(record)) if record.kind == alert_record::PROGRESS => mark = mark.max(number(&record.payload)),
-            Ok(Some(_)) => {}
-            Ok(None) => return Ok(mark),
-            Err(error) => tracing::error!(%error, "alert journal is damaged here"),
-        }
-    }
-}
-
-fn number(payload: &[u8]) -> u64 {
-    payload.first_chunk::<8>().map_or(0, |b| u64::from_le_bytes(*b))
 }
 
 impl Run {
@@ -185,7 +154,7 @@ impl Run {
         loop {
             match reader.next() {
                 Ok(Some(record)) => {
-                    self.take_new_rules();
+                    self.announce_rules();
                     self.step(&record);
                     if self.pending.len() >= MAX_PENDING {
                         self.commit()?;
@@ -193,7 +162,7 @@ impl Run {
                 }
                 Ok(None) => {
                     self.commit()?;
-                    self.take_new_rules();
+                    self.announce_rules();
                     if self.at.progress.stop.load(Ordering::Acquire) {
                         self.save()?;
                         return Ok(());
@@ -203,9 +172,11 @@ impl Run {
                     self.at.events.wait_past(Lsn(self.last), WAIT);
                 }
                 Err(ReadError::Lost { to, cause: Loss::Trimmed, .. }) => {
+                    self.check = None;
                     tracing::info!(to = to.0, "retention has removed the journal up to here");
                 }
                 Err(error @ ReadError::Lost { .. }) => {
+                    self.check = None;
                     self.at.metrics.journal_damage.inc();
                     tracing::error!(%error, "journal is damaged here; the events in it could not be judged");
                     if let Err(error) = self.at.own.raise(&damage::notice("event", &error.to_string())) {
@@ -229,7 +200,12 @@ impl Run {
 
     fn step(&mut self, record: &Record) {
         let mut out = Output::default();
+        if self.named.is_none() && record.kind != event_record::RULES {
+            // Of before rulebooks were kept: nobody knows what judged it.
+            self.check = None;
+        }
         match record.kind {
+            _ if self.attempts.begin(record.lsn) => {}
             event_record::BATCH => match Batch::decode(&record.payload) {
                 Ok(batch) => self.batch(&batch, record.lsn, &mut out),
                 Err(error) => tracing::error!(lsn = record.lsn.0, %error, "batch cannot be read"),
@@ -239,12 +215,28 @@ impl Run {
                 self.at.engine.tick(self.now, &mut out);
             }
             event_record::ORDER => self.follow(&record.payload),
+            event_record::RULES => self.change_rules(&record.payload),
             kind => tracing::warn!(kind, lsn = record.lsn.0, "record of a newer version is passed over"),
         }
         self.last = record.lsn.0;
         if record.lsn.0 > self.durable_before {
             self.count(&out);
             self.pending.append(&mut out.alerts);
+        } else if let Some(check) = &mut self.check {
+            check.came(&out.alerts);
+        }
+        if record.lsn.0 >= self.durable_before {
+            self.end_check();
+        }
+    }
+
+    /// All that was judged before is judged again.
+    fn end_check(&mut self) {
+        let Some(notice) = self.check.take().and_then(Check::over) else { return };
+        self.at.metrics.replay_divergence.inc();
+        tracing::error!("{}", notice.summary);
+        if let Err(error) = self.at.own.raise(&notice) {
+            tracing::error!(%error, "nobody could be told that the replay diverged");
         }
     }
 
@@ -254,6 +246,11 @@ impl Run {
         let live = (lsn.0 > self.durable_before).then(now_micros);
         for (index, item) in batch.items.iter().enumerate() {
             let Item::Event(text) = item else { continue };
+            if self.attempts.item(index) {
+                continue;
+            }
+            #[cfg(test)]
+            tests::crash_at(text);
             let position = || format!("{}:{index}", lsn.0);
             match self.at.engine.event(&batch.cluster, text, self.now, &position, out) {
                 Ok(time) => {
@@ -301,6 +298,8 @@ impl Run {
 
     /// Makes the pending alerts durable, and with them how far we are.
     fn commit(&mut self) -> anyhow::Result<()> {
+        // Who is ended while the disk is full was not ended by a record.
+        self.attempts.rest();
         let judged = self.at.progress.judged.load(Ordering::Acquire);
         let due = !self.pending.is_empty() || (self.last > judged && self.marked.elapsed() >= MARK_EVERY);
         if !due || self.last <= self.durable_before {
@@ -381,26 +380,14 @@ impl Run {
         }
     }
 
-    fn take_new_rules(&mut self) {
-        let waiting = self.at.new_rules.lock().ok().and_then(|mut slot| slot.take());
-        let Some(rules) = waiting else { return };
-        let memory = self.at.engine.snapshot();
-        let mut engine = Engine::new(rules, self.at.options.clone());
-        match engine.restore(memory) {
-            Ok(()) => {
-                self.told = Told::default();
-                self.at.engine = engine;
-            }
-            Err(error) => tracing::error!(%error, "the new rules could not take over; the old ones go on"),
-        }
-    }
-
     fn save(&mut self) -> anyhow::Result<()> {
         let started = Instant::now();
         let stored = Stored {
             lsn: self.last,
             alert_lsn: self.at.alerts.durable().0,
             positions: self.positions.clone(),
+            now: self.now,
+            rules: self.named,
             engine: serde_json::value::to_raw_value(&self.at.engine.snapshot())?,
         };
         self.saved = Instant::now();
@@ -415,3 +402,6 @@ impl Run {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,6 +14,7 @@ use lapwing_engine::event::Event;
 use lapwing_engine::facts::Facts;
 
 use super::arrivals::Arrivals;
+use super::attempts::{self, Attempts};
 use super::identity::Identity;
 use super::selfalert::{Notice, SelfAlerts};
 use super::{alert_record, event_record, now_micros};
@@ -52,6 +53,8 @@ pub struct Indexer {
     pub events: Journal,
     pub alerts: Journal,
     pub dir: PathBuf,
+    /// Where is noted what ended the process.
+    pub state: PathBuf,
     pub max_age: Option<Duration>,
     pub progress: Arc<Progress>,
     pub metrics: Arc<Metrics>,
@@ -66,6 +69,7 @@ struct Run<'a> {
     writer: Writer,
     progress: Stored,
     identity: Identity,
+    attempts: &'a mut Attempts,
     committed: Instant,
     cleaned: Option<Instant>,
     /// First record of the event journal when the index was cleaned.
@@ -75,10 +79,13 @@ struct Run<'a> {
 impl Indexer {
     /// Runs until told to stop.
     pub fn run(self) {
+        let (mut attempts, notice) = Attempts::open(&self.state, "indexer");
+        attempts::tell(notice, &self.metrics, &self.own);
         while !self.stopping() {
-            match self.serve() {
+            match self.serve(&mut attempts) {
                 Ok(()) => return,
                 Err(error) => {
+                    attempts.rest();
                     tracing::error!(%error, "index: starting again from its last commit; alerts are not affected");
                     let until = Instant::now() + REST;
                     while Instant::now() < until && !self.stopping() {
@@ -113,7 +120,7 @@ impl Indexer {
         self.progress.stop.load(Ordering::Acquire)
     }
 
-    fn serve(&self) -> anyhow::Result<()> {
+    fn serve(&self, attempts: &mut Attempts) -> anyhow::Result<()> {
         let (index, opened) = Index::open_or_rebuild(&self.dir)?;
         if let Opened::Rebuilt { why, moved_to } = opened {
             tracing::warn!(why, moved_to = %moved_to.display(), "index was damaged and is rebuilt from the journal");
@@ -123,6 +130,7 @@ impl Indexer {
         self.progress.alerts_indexed.store(progress.alert_lsn, Ordering::Release);
         let mut run = Run {
             at: self,
+            attempts,
             writer: index.writer()?,
             index,
             progress,
@@ -135,6 +143,7 @@ impl Indexer {
         let mut alerts = self.alerts.reader(Lsn(progress.alert_lsn));
         loop {
             if self.space.level() >= Level::NoIndex && !self.stopping() {
+                run.attempts.rest();
                 std::thread::park_timeout(WAIT);
                 continue;
             }
@@ -145,6 +154,7 @@ impl Indexer {
                 return Ok(());
             }
             if !busy {
+                run.attempts.rest();
                 run.commit_if_due()?;
                 self.events.wait_past(Lsn(run.progress.journal_lsn), WAIT);
             }
@@ -178,7 +188,7 @@ impl Run<'_> {
     }
 
     fn event_record(&mut self, record: &Record) -> anyhow::Result<()> {
-        if record.kind != event_record::BATCH {
+        if record.kind != event_record::BATCH || self.attempts.begin(record.lsn) {
             return Ok(());
         }
         let batch = match Batch::decode(&record.payload) {
@@ -190,6 +200,9 @@ impl Run<'_> {
         };
         let mut new = 0;
         for (index, item) in batch.items.iter().enumerate() {
+            if self.attempts.item(index) {
+                continue;
+            }
             let index = index as u32;
             match item {
                 Item::Event(text) if self.identity.is_first(&batch.cluster, text) => {
@@ -256,6 +269,7 @@ impl Run<'_> {
     }
 
     fn commit(&mut self) -> anyhow::Result<()> {
+        self.attempts.rest();
         self.writer.commit(self.progress)?;
         self.committed = Instant::now();
         self.at.metrics.index_docs.set(i64::try_from(self.index.searcher()?.len()).unwrap_or(i64::MAX));

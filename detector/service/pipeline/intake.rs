@@ -42,6 +42,7 @@ impl Intake {
         let has_events = batch.items.iter().any(|item| matches!(item, Item::Event(_)));
         self.journal.append(event_record::BATCH, batch.encode()).await?;
         if has_events {
+            self.arrivals.canaries.look_in(&batch);
             self.arrivals.came(&batch.cluster, batch.received);
         }
         Ok(())

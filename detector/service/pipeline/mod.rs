@@ -4,6 +4,8 @@
 //! run the same code. Neither touches a socket.
 
 pub mod arrivals;
+mod attempts;
+pub mod canaries;
 pub mod damage;
 pub mod deliver;
 pub mod detect;
@@ -12,6 +14,8 @@ pub mod index;
 pub mod intake;
 pub mod orders;
 pub mod positions;
+mod replay;
+pub mod rulebook;
 pub mod selfalert;
 pub mod snapshot;
 
@@ -23,6 +27,8 @@ pub mod event_record {
     pub const TICK: u8 = 2;
     /// JSON of a [`lapwing_engine::baseline::Order`].
     pub const ORDER: u8 = 3;
+    /// From here on other rules judge: the [`super::rulebook::Id`] of them.
+    pub const RULES: u8 = 4;
 }
 
 /// Record kinds of the alert journal.
@@ -31,6 +37,11 @@ pub mod alert_record {
     pub const ALERT: u8 = 1;
     /// Everything up to this event LSN (`u64`, little-endian) has been judged and its alerts are before this record.
     pub const PROGRESS: u8 = 2;
+}
+
+/// The number a record of eight bytes is.
+fn number(payload: &[u8]) -> u64 {
+    payload.first_chunk::<8>().map_or(0, |b| u64::from_le_bytes(*b))
 }
 
 /// Microseconds since the epoch, by the wall clock.

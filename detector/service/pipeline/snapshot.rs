@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::positions::Positions;
+use super::rulebook;
 
 const MAGIC: &[u8; 8] = b"LWSNAP01";
 const KEPT: usize = 2;
@@ -25,6 +26,12 @@ pub struct Stored {
     /// The alert journal held this much when it was taken.
     pub alert_lsn: u64,
     pub positions: Positions,
+    /// Time of the engine, microseconds.
+    #[serde(default)]
+    pub now: i64,
+    /// Which rules judged.
+    #[serde(default)]
+    pub rules: Option<rulebook::Id>,
     /// JSON of the engine's memory. Another version may not understand it; the rest holds all the same.
     pub engine: Box<RawValue>,
 }
@@ -87,7 +94,7 @@ mod tests {
 
     fn stored(lsn: u64) -> Stored {
         let engine = RawValue::from_string(r#"{"of":"a version to come"}"#.to_owned()).expect("JSON");
-        Stored { lsn, alert_lsn: 7, positions: Positions::default(), engine }
+        Stored { lsn, alert_lsn: 7, positions: Positions::default(), now: 0, rules: None, engine }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! JSON patch a list of operations. Rules want to know what the request *writes*: for JSON patches
 //! the operations are laid out as the object part they write.
 
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::event::{AuditLevel, Event, Text};
@@ -26,31 +27,90 @@ pub fn written<'e>(event: &Event<'e>) -> Body<'e> {
     }
 }
 
-/// Of an answer what is asked for often; read without the rest.
-#[derive(Debug, Default, serde::Deserialize)]
-#[serde(default, bound(deserialize = "'de: 'e"))]
+/// Of an answer's metadata what is asked for often. The API server writes it first, so that the rest is not read.
+#[derive(Debug, Default)]
 pub struct Head<'e> {
-    pub metadata: HeadMetadata<'e>,
-    pub spec: HeadSpec<'e>,
-}
-
-#[derive(Debug, Default, serde::Deserialize)]
-#[serde(default, rename_all = "camelCase", bound(deserialize = "'de: 'e"))]
-pub struct HeadMetadata<'e> {
     pub name: Text<'e>,
     pub uid: Text<'e>,
     pub deletion_grace_period_seconds: Option<i64>,
 }
 
-#[derive(Debug, Default, serde::Deserialize)]
-#[serde(default, rename_all = "camelCase", bound(deserialize = "'de: 'e"))]
-pub struct HeadSpec<'e> {
-    pub service_account_name: Text<'e>,
-}
-
 /// The head of the answer; empty where there is no answer or it is no object of this form.
 pub fn head<'e>(event: &Event<'e>) -> Head<'e> {
-    event.response_object.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default()
+    let mut head = Head::default();
+    if let Some(raw) = event.response_object {
+        let deletes = event.verb.starts_with("delete");
+        let mut answer = serde_json::Deserializer::from_str(raw.get());
+        // An error also says that all was found.
+        let _ = HeadReader { head: &mut head, deletes, inside: false }.deserialize(&mut answer);
+    }
+    head
+}
+
+/// Reads an object until the head is complete: the whole answer, or `inside` its metadata.
+struct HeadReader<'h, 'e> {
+    head: &'h mut Head<'e>,
+    deletes: bool,
+    inside: bool,
+}
+
+impl HeadReader<'_, '_> {
+    fn is_complete(&self) -> bool {
+        let Head { name, uid, deletion_grace_period_seconds } = &self.head;
+        !name.is_empty() && !uid.is_empty() && (deletion_grace_period_seconds.is_some() || !self.deletes)
+    }
+}
+
+impl<'e> DeserializeSeed<'e> for HeadReader<'_, 'e> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'e>>(self, d: D) -> Result<(), D::Error> {
+        d.deserialize_any(self)
+    }
+}
+
+impl<'e> Visitor<'e> for HeadReader<'_, 'e> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'e>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key::<Text<'e>>()? {
+            match (self.inside, key.as_str()) {
+                (false, "metadata") => {
+                    map.next_value_seed(HeadReader { head: &mut *self.head, deletes: self.deletes, inside: true })?;
+                }
+                (true, "name") => self.head.name = map.next_value()?,
+                (true, "uid") => self.head.uid = map.next_value()?,
+                (true, "deletionGracePeriodSeconds") => self.head.deletion_grace_period_seconds = map.next_value()?,
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+            if self.is_complete() {
+                return Err(A::Error::custom("complete"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Service account of the pod an answer shows; empty where it shows none.
+pub fn answered_service_account<'e>(event: &Event<'e>) -> Text<'e> {
+    #[derive(Default, serde::Deserialize)]
+    #[serde(default, bound(deserialize = "'de: 'e"))]
+    struct Pod<'e> {
+        spec: Spec<'e>,
+    }
+    #[derive(Default, serde::Deserialize)]
+    #[serde(default, rename_all = "camelCase", bound(deserialize = "'de: 'e"))]
+    struct Spec<'e> {
+        service_account_name: Text<'e>,
+    }
+    let pod: Option<Pod<'e>> = event.response_object.and_then(|raw| serde_json::from_str(raw.get()).ok());
+    pod.unwrap_or_default().spec.service_account_name
 }
 
 /// What the API server answered.
@@ -208,14 +268,19 @@ mod tests {
     #[test]
     fn the_head_of_an_answer_is_read_or_empty() {
         let of = |answer: &str| {
-            let text = format!(r#"{{"auditID":"a","responseObject":{answer}}}"#);
+            let text = format!(r#"{{"auditID":"a","verb":"delete","responseObject":{answer}}}"#);
             let event = Event::parse(&text).expect("an event");
-            let head = head(&event);
-            let (name, uid) = (head.metadata.name.to_string(), head.metadata.uid.to_string());
-            (name, uid, head.metadata.deletion_grace_period_seconds, head.spec.service_account_name.to_string())
+            let Head { name, uid, deletion_grace_period_seconds } = head(&event);
+            let account = answered_service_account(&event);
+            (name.to_string(), uid.to_string(), deletion_grace_period_seconds, account.to_string())
         };
-        let whole = r#"{"metadata":{"x":[{}],"name":"n","uid":"u","deletionGracePeriodSeconds":5},"spec":{"serviceAccountName":"s"}}"#;
+        let whole = r#"{"spec":{"serviceAccountName":"s"},"metadata":{"x":[{}],"name":"n","uid":"u","deletionGracePeriodSeconds":5}}"#;
         assert_eq!(of(whole), ("n".into(), "u".into(), Some(5), "s".into()));
+        let first =
+            r#"{"metadata":{"deletionGracePeriodSeconds":5,"name":"n","uid":"u","uid":"v"},"metadata":{"name":"m"}}"#;
+        assert_eq!(of(first), ("n".into(), "u".into(), Some(5), String::new()), "the rest is not read");
+        let without = r#"{"metadata":{"name":"n","labels":{"uid":"l"}},"uid":"x","spec":{"name":"y"}}"#;
+        assert_eq!(of(without), ("n".into(), String::new(), None, String::new()));
         for odd in ["null", "[]", r#"{"metadata":7}"#, r#"{"metadata":{"name":{}}}"#] {
             assert_eq!(of(odd), Default::default(), "{odd}");
         }

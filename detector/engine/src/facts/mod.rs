@@ -25,7 +25,7 @@ pub use uri::{Exec, Proxy};
 pub use workload::Workload;
 pub(crate) use workload::{is_sensitive, read as workload_of};
 
-use crate::event::{Event, Stage};
+use crate::event::{Event, Stage, Text};
 use crate::rule::index::{COMMON_ANNOTATIONS, carried, is_common_group};
 use crate::rule::view::Unknown;
 use crate::tree::Tree;
@@ -180,8 +180,8 @@ impl<'e> Facts<'e> {
         if !from_ref.is_empty() || self.action_type != "write" || &*self.event.verb != "create" {
             return from_ref;
         }
-        if !self.head().metadata.name.is_empty() {
-            return &self.head().metadata.name;
+        if !self.head().name.is_empty() {
+            return &self.head().name;
         }
         let written = self.written().as_ref().ok().and_then(Option::as_ref);
         written.and_then(|object| object.at(&["metadata", "name"])).and_then(Tree::as_str).unwrap_or_default()
@@ -200,6 +200,11 @@ impl<'e> Facts<'e> {
     /// The head of what the API server answered.
     pub(crate) fn head(&self) -> &body::Head<'e> {
         self.lazy.head.get_or_init(|| body::head(self.event))
+    }
+
+    /// Service account of the pod that the answer shows.
+    pub(crate) fn answered_service_account(&self) -> Text<'e> {
+        body::answered_service_account(self.event)
     }
 
     fn writes_object(&self) -> bool {

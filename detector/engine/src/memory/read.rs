@@ -35,7 +35,7 @@ fn whole<'f, 'e>(facts: &'f Facts<'e>) -> Option<&'f Tree<'e>> {
 /// Uid of the target, where the event tells it.
 pub fn uid(facts: &Facts<'_>) -> String {
     let named = facts.event.object_ref.as_ref().map_or("", |o| &*o.uid);
-    let told = if named.is_empty() { &*facts.head().metadata.uid } else { named };
+    let told = if named.is_empty() { &*facts.head().uid } else { named };
     if !told.is_empty() {
         return short(told);
     }
@@ -45,8 +45,8 @@ pub fn uid(facts: &Facts<'_>) -> String {
 
 /// Service account of the pod that the answer shows, where a default was filled in.
 pub fn service_account(facts: &Facts<'_>) -> Option<String> {
-    let name = &*facts.head().spec.service_account_name;
-    (!name.is_empty()).then(|| short(name))
+    let name = facts.answered_service_account();
+    (!name.is_empty()).then(|| short(&name))
 }
 
 /// Claims that the pod spec of this request mounts.
@@ -73,7 +73,7 @@ pub fn listed(facts: &Facts<'_>) -> Vec<(String, String)> {
 pub fn ends(facts: &Facts<'_>, now: i64) -> i64 {
     const GRACE: i64 = 30;
     let asked = || object(facts.written()).and_then(|o| o.get("gracePeriodSeconds")).and_then(Tree::as_i64);
-    let told = facts.head().metadata.deletion_grace_period_seconds.or_else(asked);
+    let told = facts.head().deletion_grace_period_seconds.or_else(asked);
     let default = if facts.actor_kind == "node" { 0 } else { GRACE };
     now.saturating_add(told.unwrap_or(default).clamp(0, 86_400) * 1_000_000)
 }

@@ -8,6 +8,8 @@ use super::{is_marker, marker, name, text, trigger, uri};
 
 /// JSON inside a string inside JSON …: read so many levels deep, pattern-redacted below.
 const MAX_EMBEDDED: usize = 4;
+/// Words of a command looked at for its program.
+const MAX_WORDS: usize = 64;
 
 /// What a `data` without a kind of its own belongs to.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -234,14 +236,29 @@ impl<'a> Pass<'a> {
         name::is_credential_key(&key)
     }
 
-    /// An element of a command: the word behind `--password`.
+    /// An element of a command that is a credential by its place.
     fn after_flag(&self, node: &Node, raw: &str) -> Option<String> {
         if node.key != (0, 0) || node.link == NONE {
             return None;
         }
         let before = self.text_of(node.link)?;
-        (name::is_credential_flag(&before) && !raw.starts_with('-'))
-            .then(|| marker(unescape(raw).map_or(raw.len(), |s| s.len())))
+        if !before.starts_with('-') && !raw.starts_with("-p") {
+            return None;
+        }
+        let value = unescape(raw).unwrap_or(Cow::Borrowed(raw));
+        text::behind_flag(&self.first_word(node)?, Some(&before), &value)
+    }
+
+    /// The first string of the array that `node` is in, looked for as far as commands are long.
+    fn first_word(&self, node: &Node) -> Option<Cow<'a, str>> {
+        let mut first = node.link;
+        for _ in 0..MAX_WORDS {
+            match self.tape.nodes[first as usize].link {
+                NONE => break,
+                earlier => first = earlier,
+            }
+        }
+        self.text_of(first)
     }
 
     /// A string that is JSON itself, like the last applied configuration.

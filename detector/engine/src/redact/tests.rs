@@ -238,6 +238,24 @@ fn nothing_passes_unlooked_at() {
         r#"{"x":"{\"auth\":\"hunter2\"}"}"#,
         r#"{"x":"_auth=hunter2"}"#,
         r#"{"x":"curl -H 'X-API-Key: hunter2' h"}"#,
+        r#"{"x":"xoxr-hunter2hunter2"}"#,
+        r#"{"x":"xoxs-hunter2hunter2"}"#,
+        r#"{"x":"xoxa-2-hunter2hunter2"}"#,
+        r#"{"env":[{"name":"PWD","value":"hunter2"}]}"#,
+        r#"{"env":[{"name":"accesskey","value":"hunter2"}]}"#,
+        r#"{"env":[{"name":"storageaccountkey","value":"hunter2"}]}"#,
+        r#"{"env":[{"name":"signingkey","value":"hunter2"}]}"#,
+        r#"{"env":[{"name":"encryptionKey","value":"hunter2"}]}"#,
+        r#"{"x":"x privatekey=hunter2"}"#,
+        r#"{"x":"app --credential=hunter2"}"#,
+        r#"{"command":["mysql","-phunter2","-uroot"]}"#,
+        r#"{"command":["/usr/bin/mysqldump","-u","root","-phunter2"]}"#,
+        r#"{"command":["sshpass","-p","hunter2","ssh","h"]}"#,
+        r#"{"command":["redis-cli","-h","r","-a","hunter2"]}"#,
+        r#"{"command":["curl","-u","bob:hunter2","https://h"]}"#,
+        r#"{"command":["curl"],"args":["--user","bob:hunter2","https://h"]}"#,
+        r#"{"x":"{\"command\":[\"mysql\",\"-phunter2\"]}"}"#,
+        r#"{"x":"{\"env\":[{\"name\":\"accesskey\",\"value\":\"hunter2\"}]}"}"#,
     ] {
         let text = format!(r#"{{"auditID":"a","objectRef":{{"resource":"pods"}},"requestObject":{value}}}"#);
         let out = event(&text);
@@ -252,6 +270,8 @@ fn names_of_kubernetes_need_no_second_look() {
         r#"{"auditID":"a","requestURI":"/api/v1/secrets?limit=500","objectRef":{"resource":"secrets"}}"#,
         r#"{"auditID":"a","requestURI":"/api/v1/namespaces/n/serviceaccounts/s/token","objectRef":{"subresource":"token"}}"#,
         r#"{"auditID":"a","requestObject":{"automountServiceAccountToken":false,"imagePullSecrets":[{"name":"r"}]}}"#,
+        r#"{"auditID":"a","requestObject":{"tolerations":[{"key":"node.kubernetes.io/unreachable"}]}}"#,
+        r#"{"auditID":"a","requestObject":{"command":["ps","-e","-u","root"]}}"#,
         r#"{"auditID":"a","requestObject":{"rules":[{"resources":["secrets"]}],"volumes":[{"secret":{"secretName":"s"}}]}}"#,
     ] {
         assert!(!trigger::any(text), "{text}");

@@ -208,11 +208,16 @@ pub(super) fn names_program(line: &str) -> bool {
     ["curl ", "mysql", "mariadb", "sshpass ", "redis-cli "].iter().any(|program| line.contains(program))
 }
 
-/// One argument of a command, with those before it: `mysql -psecret`, `--password secret`.
+/// One argument of a command: `mysql -psecret`, `--password secret`. `program` is its first word, `before` the one before.
 pub(super) fn argument(program: &str, before: Option<&str>, argument: &str) -> Option<String> {
     if super::is_marker(argument) || argument.is_empty() {
         return None;
     }
+    behind_flag(program, before, argument).or_else(|| redact(argument))
+}
+
+/// An argument that is a credential by its place. Where only arguments are known, `program` is the first of them.
+pub(super) fn behind_flag(program: &str, before: Option<&str>, argument: &str) -> Option<String> {
     let program = program.rsplit('/').next().unwrap_or(program);
     let follows = before.is_some_and(|flag| {
         (name::is_credential_flag(flag) && !argument.starts_with('-'))
@@ -222,17 +227,17 @@ pub(super) fn argument(program: &str, before: Option<&str>, argument: &str) -> O
     if follows {
         return Some(marker(argument.len()));
     }
-    if program == "curl"
+    if (program == "curl" || program.starts_with('-'))
         && matches!(before, Some("-u" | "--user"))
         && let Some((user, password)) = argument.split_once(':')
     {
-        return (!super::is_marker(password) && !password.is_empty())
+        // Numbers are the user and group of other programs.
+        let is_group = program != "curl" && password.bytes().all(|b| b.is_ascii_digit());
+        return (!super::is_marker(password) && !password.is_empty() && !is_group)
             .then(|| format!("{user}:{}", marker(password.len())));
     }
     let glued =
         if program.starts_with("mysql") || program.starts_with("mariadb") { argument.strip_prefix("-p") } else { None };
-    if let Some(password) = glued.filter(|p| !p.is_empty()) {
-        return (!super::is_marker(password)).then(|| format!("-p{}", marker(password.len())));
-    }
-    redact(argument)
+    let password = glued.filter(|p| !p.is_empty() && !super::is_marker(p))?;
+    Some(format!("-p{}", marker(password.len())))
 }

@@ -8,51 +8,36 @@ use std::sync::LazyLock;
 use aho_corasick::{AhoCorasick, Span, packed};
 use memchr::{memchr, memmem};
 
-/// At most 64, or the vectorised search gives up; none shorter than four bytes, or it stumbles over every
-/// other word: three letters cost six times as much.
-const TRIGGERS: [&str; 64] = [
+/// None shorter than four bytes, or the vectorised search stumbles over every other word: three letters cost six times
+/// as much. At most 64 in a list, or it gives up; two lists of about forty cost no more than one of sixty.
+const LOWER: [&str; 34] = [
     // names of credentials
     "oken",
-    "OKEN",
     "pass",
-    "Pass",
-    "PASS",
     "ecret",
-    "ECRET",
     "pwd=",
     "pwd\"",
     "pwd:",
     "pwd\\",
-    "_PWD",
     "pikey",
     "iKey",
     "sKey",
     "tKey",
     "eKey",
-    "_key",
-    "-key",
-    "-Key",
-    "_KEY",
-    "IKEY",
-    "PRIVATE",
+    "nKey",
+    "gKey",
+    "key\"",
+    "key=",
+    "key\\",
     "dentials",
-    "CREDENTIAL",
-    "AUTH",
+    "dential=",
     "uth\"",
     "uth\\",
     "uth=",
-    // shapes of credentials; of JSON web tokens the second part, and headers that begin with `alg`
-    ".eyJ",
+    // shapes of credentials
     "eyJh",
     "earer ",
-    "EARER ",
     "asic ",
-    "uthorization:",
-    "uthorization\"",
-    "uthorization=",
-    "uthorization\\",
-    "AKIA",
-    "ASIA",
     "ghp_",
     "gho_",
     "ghs_",
@@ -60,13 +45,41 @@ const TRIGGERS: [&str; 64] = [
     "ghr_",
     "ithub_pat_",
     "glpat-",
-    "xoxb",
-    "xoxp",
-    "AIza",
     "k_live_",
     "hvs.",
-    "LS0tLS1CRUdJTi",
+];
+const OTHER: [&str; 44] = [
+    "uthorization:",
+    "uthorization\"",
+    "uthorization=",
+    "uthorization\\",
+    "xoxa",
+    "xoxb",
+    "xoxp",
+    "xoxr",
+    "xoxs",
     "slack.com",
+    "OKEN",
+    "Pass",
+    "PASS",
+    "ECRET",
+    "_PWD",
+    "PWD\"",
+    "_key",
+    "-key",
+    "-Key",
+    "_KEY",
+    "IKEY",
+    "PRIVATE",
+    "CREDENTIAL",
+    "AUTH",
+    // of JSON web tokens the second part; headers begin with `alg`
+    ".eyJ",
+    "EARER ",
+    "AKIA",
+    "ASIA",
+    "AIza",
+    "LS0tLS1CRUdJTi",
     // places where they live
     "curl",
     "ngData",
@@ -76,6 +89,11 @@ const TRIGGERS: [&str; 64] = [
     "\"data\" ",
     "\\\"data\\",
     "\"/data",
+    // passwords behind a flag of one letter
+    ",\"-p",
+    "\\\"-p",
+    ",\"-a",
+    "\\\"-a",
     // the same in escapes no API server writes, but some shippers do
     "\\u006",
     "\\u007",
@@ -86,22 +104,39 @@ enum Search {
     Plain(AhoCorasick),
 }
 
-static SEARCH: LazyLock<Search> = LazyLock::new(|| match packed::Searcher::new(TRIGGERS) {
-    Some(searcher) => Search::Vectorised(searcher),
-    None => Search::Plain(AhoCorasick::new(TRIGGERS).expect("the triggers are a fixed, small set")),
-});
+impl Search {
+    fn new(triggers: &[&str]) -> Self {
+        match packed::Searcher::new(triggers) {
+            Some(searcher) => Self::Vectorised(searcher),
+            None => Self::Plain(AhoCorasick::new(triggers).expect("the triggers are a fixed, small set")),
+        }
+    }
 
-fn find_word(text: &str, from: usize) -> Option<usize> {
-    let span = Span { start: from, end: text.len() };
-    match &*SEARCH {
-        Search::Vectorised(s) => s.find_in(text, span).map(|m| m.start()),
-        Search::Plain(s) => s.find(aho_corasick::Input::new(text).span(span)).map(|m| m.start()),
+    fn find_word(&self, text: &str, from: usize) -> Option<usize> {
+        let span = Span { start: from, end: text.len() };
+        match self {
+            Self::Vectorised(s) => s.find_in(text, span).map(|m| m.start()),
+            Self::Plain(s) => s.find(aho_corasick::Input::new(text).span(span)).map(|m| m.start()),
+        }
+    }
+
+    fn find(&self, text: &str, from: usize) -> Option<usize> {
+        let mut from = from;
+        loop {
+            let at = self.find_word(text, from)?;
+            if !is_harmless(text.as_bytes(), at) {
+                return Some(at);
+            }
+            from = at + 4;
+        }
     }
 }
 
-/// What stands around `ecret` and `oken` in the names Kubernetes itself uses in most events: resources, keys and paths
-/// that hold no credential, whatever their value.
-const HARMLESS: [(&str, &str, &str); 13] = [
+static SEARCHES: LazyLock<[Search; 2]> = LazyLock::new(|| [Search::new(&LOWER), Search::new(&OTHER)]);
+
+/// What stands around a trigger in the names Kubernetes itself uses in most events: resources, keys and paths that hold
+/// no credential, whatever their value.
+const HARMLESS: [(&str, &str, &str); 14] = [
     ("ource\":\"s", "ecret", "s\""),
     ("/s", "ecret", "s\""),
     ("/s", "ecret", "s/"),
@@ -115,6 +150,7 @@ const HARMLESS: [(&str, &str, &str); 13] = [
     ("/t", "oken", "?"),
     ("path\":\"t", "oken", "\""),
     ("AccountT", "oken", "\":"),
+    ("\"", "key\"", ":"),
 ];
 
 fn is_harmless(text: &[u8], at: usize) -> bool {
@@ -123,17 +159,6 @@ fn is_harmless(text: &[u8], at: usize) -> bool {
             && text[at + word.len()..].starts_with(after.as_bytes())
             && text[..at].ends_with(before.as_bytes())
     })
-}
-
-fn find(text: &str, from: usize) -> Option<usize> {
-    let mut from = from;
-    loop {
-        let at = find_word(text, from)?;
-        if !is_harmless(text.as_bytes(), at) {
-            return Some(at);
-        }
-        from = at + 4;
-    }
 }
 
 /// A password in a URL needs an `@`, which few events have.
@@ -160,7 +185,7 @@ fn request_uri(text: &str) -> Option<&str> {
 
 /// Whether `text` holds a trigger.
 pub(super) fn any(text: &str) -> bool {
-    find(text, 0).is_some()
+    SEARCHES.iter().any(|search| search.find(text, 0).is_some())
         || request_uri(text).is_some_and(has_signature)
         || (has_at_sign(text) && find_url(text, 0).is_some())
 }
@@ -168,23 +193,26 @@ pub(super) fn any(text: &str) -> bool {
 /// The next trigger at or behind a position that only grows; a cursor for one pass over a document.
 pub(super) struct Hits<'a> {
     text: &'a str,
-    word: Option<usize>,
+    words: [Option<usize>; 2],
     url: Option<usize>,
 }
 
 impl<'a> Hits<'a> {
     pub(super) fn new(text: &'a str) -> Self {
-        Self { text, word: find(text, 0), url: if has_at_sign(text) { find_url(text, 0) } else { None } }
+        let words = SEARCHES.each_ref().map(|search| search.find(text, 0));
+        Self { text, words, url: if has_at_sign(text) { find_url(text, 0) } else { None } }
     }
 
     /// Whether a trigger starts within `start..end`; ranges must come in ascending order.
     pub(super) fn within(&mut self, start: usize, end: usize) -> bool {
-        while self.word.is_some_and(|at| at < start) {
-            self.word = find(self.text, start);
+        for (search, word) in SEARCHES.iter().zip(&mut self.words) {
+            while word.is_some_and(|at| at < start) {
+                *word = search.find(self.text, start);
+            }
         }
         while self.url.is_some_and(|at| at < start) {
             self.url = find_url(self.text, start);
         }
-        self.word.is_some_and(|at| at < end) || self.url.is_some_and(|at| at < end)
+        self.words.iter().chain([&self.url]).flatten().any(|at| *at < end)
     }
 }

@@ -38,6 +38,30 @@ fn hostile_items_among_good_ones() {
     assert_eq!(summary(items.join("\n").as_bytes()), expected);
 }
 
+/// A string without its end, or without its beginning, in the middle of a list on one line.
+#[test]
+fn a_missing_quote_costs_its_item_and_no_other() {
+    let list = |middle: &str| {
+        let items = [&ev(1), middle, &ev(2), &ev(3)].map(String::from).join(",");
+        format!(r#"{{"kind":"EventList","apiVersion":"audit.k8s.io/v1","metadata":{{}},"items":[{items}]}}"#)
+    };
+    for damaged in [
+        r#"{"level":"Metadata","auditID":"x","verb":"get}"#,
+        r#"{"level":"Metadata","auditID":"x","verb":get","user":{"username":"u"}}"#,
+        r#"{"level":"Metadata","auditID":x","user":{"username":"u"}}"#,
+        r#"{"level":"Metadata","auditID":"x","requestObject":{"a":["b]},"verb":"get"}"#,
+    ] {
+        assert_eq!(summary(list(damaged).as_bytes()), ["1", "not_json", "2", "3"], "{damaged}");
+    }
+    // What looks like the next event within a string or a body of a good one is text.
+    let escaped = r#"{"level":"Metadata","auditID":"4","userAgent":"},{\"level\":\"","requestObject":[{},{"level":"Metadata","auditID":"no"}]}"#;
+    assert_eq!(summary(list(escaped).as_bytes()), ["1", "4", "2", "3"]);
+    // Also not when the list ends within the body.
+    let whole = list(escaped);
+    let cut = &whole[..whole.find(r#""no""#).expect("there") + 4];
+    assert_eq!(summary(cut.as_bytes()), ["1", "not_json"]);
+}
+
 #[test]
 fn bodies_that_hold_nothing() {
     assert_eq!(summary(b""), ["bad_body"]);

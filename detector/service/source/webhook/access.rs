@@ -363,7 +363,11 @@ mod tests {
             .iter()
             .map(|(k, v)| (hyper::header::HeaderName::from_bytes(k.as_bytes()).unwrap(), v.parse().unwrap()))
             .collect();
-        access.identify(&Peer { address: "127.0.0.1:1".parse().unwrap(), certificate: None }, &headers, path)
+        access.identify(
+            &Peer { address: "127.0.0.1:1".parse().unwrap(), certificate: None, slot: None },
+            &headers,
+            path,
+        )
     }
 
     #[test]

@@ -274,7 +274,10 @@ where
         }
         let uri = request.uri().path_and_query().map_or("/", |both| both.as_str());
         let cluster = match self.access.identify(peer, request.headers(), uri) {
-            Ok(cluster) => who.insert(cluster).clone(),
+            Ok(cluster) => {
+                peer.known();
+                who.insert(cluster).clone()
+            }
             Err(denied) => {
                 if self.denied.now(self.started) {
                     tracing::warn!(address = %peer.address, %denied, "webhook: sender turned away, its events are lost");
