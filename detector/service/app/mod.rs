@@ -303,9 +303,8 @@ impl App {
 
     /// The way into the journal.
     fn intake(&self) -> Intake {
-        let (metrics, space, arrivals) =
-            (Arc::clone(&self.metrics), Arc::clone(&self.space), Arc::clone(&self.arrivals));
-        Intake::new(self.events.clone(), metrics, space, arrivals)
+        let (metrics, space) = (Arc::clone(&self.metrics), Arc::clone(&self.space));
+        Intake::new(self.events.clone(), metrics, space, Arc::clone(&self.arrivals))
     }
 
     async fn start_webhook(&mut self) -> anyhow::Result<()> {
@@ -336,9 +335,9 @@ impl App {
         }
         let (data, events) = (self.config.data_dir.clone(), self.events.clone());
         let positions = tokio::task::spawn_blocking(move || positions(&data, &events)).await??;
-        let (sink, stop) = (Arc::new(self.intake()), &self.sources_stop);
-        let splitter = Splitter::new(Arc::clone(&self.metrics));
         let instance = instance(&self.config.data_dir.join("state"))?;
+        let splitter = Splitter::new(Arc::clone(&self.metrics));
+        let (sink, stop) = (Arc::new(self.intake()), &self.sources_stop);
         let mut sources = self.sources.lock().await;
         for config in self.config.sources.files.clone() {
             let position = positions.file(&config.path.display().to_string());
@@ -354,6 +353,18 @@ impl App {
             sources.spawn(async move { Ok(kafka::run(config, known, splitter, sink, stop).await?) });
         }
         Ok(())
+    }
+}
+
+/// How the engine behaves, by the configuration.
+fn engine_options(config: &Config) -> Options {
+    let window = config.alerts.group_window.get();
+    Options {
+        group_window: i64::try_from(window.as_micros()).unwrap_or(i64::MAX),
+        min_level: config.rules.min_level,
+        brief: true,
+        baseline: config.baseline.options(),
+        ..Options::default()
     }
 }
 
@@ -374,18 +385,6 @@ fn instance(state: &Path) -> anyhow::Result<String> {
     std::fs::rename(&fresh, &path)?;
     std::fs::File::open(state)?.sync_all()?;
     Ok(name)
-}
-
-/// How the engine behaves, by the configuration.
-fn engine_options(config: &Config) -> Options {
-    let window = config.alerts.group_window.get();
-    Options {
-        group_window: i64::try_from(window.as_micros()).unwrap_or(i64::MAX),
-        min_level: config.rules.min_level,
-        brief: true,
-        baseline: config.baseline.options(),
-        ..Options::default()
-    }
 }
 
 fn clusters(config: &Config) -> Vec<String> {
