@@ -12,7 +12,7 @@ use crate::{Row, Scale};
 const SENDERS: usize = 4;
 /// Between two batches of one sender: an API server at its busiest sends ten a second.
 const EVERY: Duration = Duration::from_millis(100);
-const EVENTS_IN_BATCH: u32 = 100;
+const EVENTS_IN_BATCH: u32 = 10;
 /// Of a tick of /proc/PID/stat.
 const TICKS_A_SECOND: f64 = 100.0;
 

@@ -1,6 +1,7 @@
 //! Looks at a data directory after the faults: what was acknowledged must be there, once, and nothing invented.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use lapwing::journal::{Lsn, open_read_only, verify};
@@ -49,6 +50,11 @@ pub fn judge(daemon: &mut Daemon, ledger: &Ledger, row: &mut Row) {
     if daemon.alerts().iter().any(|alert| alert["rule"]["id"] == "lapwing-replay-diverged") {
         row.wrong.push("a replay gave other alerts than before".into());
     }
+    for journal in ["journal", "alerts"] {
+        if let Some(reserved) = reserved(&data.join(journal)) {
+            row.wrong.push(format!("{journal}: {reserved} MiB are reserved that nobody will use"));
+        }
+    }
     let loud: BTreeSet<String> = acked.iter().filter(|n| is_loud(**n)).map(|n| actor(*n)).collect();
     let sent: BTreeSet<String> = (0..ledger.sent()).filter(|n| is_loud(*n)).map(actor).collect();
     let alerted = alerted(&data);
@@ -71,6 +77,19 @@ pub fn judge(daemon: &mut Daemon, ledger: &Ledger, row: &mut Row) {
     if twice > 0 {
         row.wrong.push(format!("{twice} events are found twice"));
     }
+}
+
+/// MiB that segments hold beyond their length, apart from the newest, if it is worth a word.
+fn reserved(journal: &Path) -> Option<u64> {
+    let mut segments: Vec<_> = std::fs::read_dir(journal).unwrap().map(|e| e.unwrap().path()).collect();
+    segments.retain(|path| path.extension().is_some_and(|end| end == "wal"));
+    segments.sort();
+    segments.pop();
+    let beyond = segments
+        .iter()
+        .map(|path| std::fs::metadata(path).unwrap())
+        .map(|m| (m.blocks() * 512).saturating_sub(m.len()));
+    Some(beyond.sum::<u64>() >> 20).filter(|mib| *mib > 0)
 }
 
 /// Audit ids of all events in the event journal behind a record.

@@ -157,6 +157,7 @@ pub(super) fn recover(dir: &Path) -> Result<(Recovery, Resume), Error> {
         resume.next_id = resume.next_id.max(view.header.id + 1);
         if next.is_none() {
             finish(dir, &view, &mut found, &mut resume).map_err(io)?;
+            give_back(&path);
         }
         before = Some(view);
     }
@@ -186,6 +187,15 @@ fn finish(dir: &Path, view: &View, found: &mut Recovery, resume: &mut Resume) ->
         Chain { first, len: scan.end_at, hash: hash_prefix(&view.file, scan.end_at)? }
     };
     Ok(())
+}
+
+/// The space reserved behind the end: nothing is ever appended, and a process that is killed again and again would fill
+/// the disk with it.
+fn give_back(path: &Path) {
+    let cut = File::options().write(true).open(path).and_then(|file| file.set_len(file.metadata()?.len()));
+    if let Err(error) = cut {
+        tracing::debug!(%error, path = %path.display(), "reserved space is not given back");
+    }
 }
 
 fn quarantine(dir: &Path, view: &View, at: u64, len: u64) -> io::Result<Option<PathBuf>> {
