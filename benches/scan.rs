@@ -201,9 +201,11 @@ fn scan(file: &Path, rules: &Arc<RuleSet>) -> Result<()> {
 
 fn engine(events: &[String], rules: &Arc<RuleSet>, baseline: Option<baseline::Options>) -> Result<()> {
     let mut engine = Engine::new(Arc::clone(rules), Options { brief: true, baseline, ..Options::default() });
-    let mut out = Output::default();
+    let (mut now, mut out) = (0, Output::default());
     for text in events {
-        let _ = black_box(engine.event("bench", text, 0, &String::new, &mut out));
+        if let Ok(time) = black_box(engine.event("bench", text, now, &String::new, &mut out)) {
+            now = time.map_or(now, |t| t.max(now));
+        }
         black_box(std::mem::take(&mut out));
     }
     Ok(())

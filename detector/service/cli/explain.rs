@@ -124,7 +124,6 @@ fn facts(out: &mut impl Write, a: &Alert, utc: bool) -> io::Result<()> {
     fact(out, "alert", &a.id)
 }
 
-/// Newest last, with what makes each remarkable below the table.
 /// What a baseline found, heaviest first.
 fn unusual(out: &mut impl Write, a: &Alert) -> io::Result<()> {
     let Some(anomaly) = &a.anomaly else { return Ok(()) };
@@ -138,6 +137,7 @@ fn unusual(out: &mut impl Write, a: &Alert) -> io::Result<()> {
     Ok(())
 }
 
+/// Newest last, with what makes each remarkable below the table.
 fn evidence(out: &mut impl Write, a: &Alert, utc: bool) -> io::Result<()> {
     let all = a.audit_ids.len().max(a.evidence.len());
     if a.evidence.is_empty() {

@@ -321,11 +321,12 @@ fn page(level: Level, words: &text::Words) -> String {
     let rows: Vec<String> = words.facts.iter().map(row).collect();
     format!(
         "<!doctype html>\n<html><body style=\"font-family:sans-serif\">\n<h2 style=\"color:{}\">{}</h2>\n<p>{}</p>\n\
-         <table cellpadding=\"3\">\n{}</table>\n{}{}{}</body></html>\n",
+         <table cellpadding=\"3\">\n{}</table>\n{}{}{}{}</body></html>\n",
         colour(level),
         html(&words.headline),
         html(&cap(&words.summary, 1000)),
         rows.concat(),
+        list("Why it is unusual", &words.unusual),
         list("Why it matters", std::slice::from_ref(&words.why)),
         list("Harmless when", &words.false_positives),
         list("Do next", &words.next_steps),

@@ -165,6 +165,7 @@ fn message(alert: &Alert) -> Value {
         json!({ "type": "section", "text": plain_text(&words.summary, 1000) }),
         json!({ "type": "section", "fields": fields }),
     ];
+    blocks.extend(section("Why it is unusual", &words.unusual));
     blocks.extend(section("Why it matters", std::slice::from_ref(&words.why)));
     blocks.extend(section("Harmless when", &words.false_positives));
     blocks.extend(section("Do next", &words.next_steps));

@@ -18,6 +18,8 @@ pub struct Words {
     pub summary: String,
     /// Label and value, one per line.
     pub facts: Vec<(&'static str, String)>,
+    /// What a baseline found, heaviest first.
+    pub unusual: Vec<String>,
     pub why: String,
     pub next_steps: Vec<String>,
     pub false_positives: Vec<String>,
@@ -105,10 +107,16 @@ pub fn words(alert: &Alert) -> Words {
         headline: headline(alert),
         summary: alert.summary.clone(),
         facts,
+        unusual: unusual(alert),
         why: alert.why.trim().to_owned(),
         next_steps: alert.next_steps.clone(),
         false_positives: alert.false_positives.clone(),
     }
+}
+
+fn unusual(alert: &Alert) -> Vec<String> {
+    let reasons = alert.anomaly.iter().flat_map(|a| &a.reasons);
+    reasons.map(|r| format!("{:.1} bits: {}", r.bits, r.text)).collect()
 }
 
 /// Longest value shown to a person; the whole text is in the JSON outputs.
@@ -138,6 +146,7 @@ pub fn plain(alert: &Alert, colours: bool) -> String {
     for (label, value) in &words.facts {
         out.push_str(&format!("  {} {}\n", format!("{label:<8}").style(dim), shown(value)));
     }
+    paragraph(&mut out, "Why it is unusual", &words.unusual, "- ", dim);
     paragraph(&mut out, "Why it matters", std::slice::from_ref(&words.why), "", dim);
     paragraph(&mut out, "Harmless when", &words.false_positives, "- ", dim);
     paragraph(&mut out, "Do next", &words.next_steps, "$ ", dim);
@@ -223,6 +232,22 @@ pub fn colours_wanted() -> bool {
 mod tests {
     use super::*;
     use crate::output::sample;
+
+    #[test]
+    fn says_why_it_is_unusual_in_words_and_bits() {
+        let anomaly = serde_json::json!({
+            "kind": "surprise", "surpriseBits": 11.7, "riskBits": 12.0, "threshold": 8.0, "confidence": "high",
+            "principal": { "name": "web", "class": "serviceaccount", "since": "2026-03-01T12:00:00Z", "activeHours": 90.0 },
+            "reasons": [{ "dimension": "client", "value": "curl", "bits": 4.93, "seen": 0.0, "of": 90.0, "peers": 0,
+                "text": "never before used curl; usual: web (100 %)" }],
+            "tactics": [],
+        });
+        let anomaly = Some(serde_json::from_value(anomaly).expect("an anomaly"));
+        let text = plain(&Alert { anomaly, ..sample::alert() }, false);
+        let told = "Why it is unusual\n    - 4.9 bits: never before used curl; usual: web (100 %)\n";
+        assert!(text.contains(told), "{text}");
+        assert!(!plain(&sample::alert(), false).contains("unusual"));
+    }
 
     #[test]
     fn says_who_did_what_from_where_and_what_to_run() {

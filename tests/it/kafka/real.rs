@@ -107,7 +107,7 @@ pub fn each_told_once(daemons: &[&Daemon], sent: usize) {
             told.len(),
             daemons.iter().map(|d| d.log()).collect::<Vec<_>>()
         );
-        std::thread::sleep(Duration::from_millis(200));
+        std::thread::park_timeout(Duration::from_millis(200));
     }
 }
 

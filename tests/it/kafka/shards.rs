@@ -53,7 +53,7 @@ fn each_once(daemons: &[&Daemon], sent: usize) {
             return;
         }
         assert!(Instant::now() < deadline, "{} of {sent} alerts", told.len());
-        std::thread::sleep(Duration::from_millis(200));
+        std::thread::park_timeout(Duration::from_millis(200));
     }
 }
 

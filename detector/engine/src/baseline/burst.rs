@@ -122,6 +122,11 @@ impl Bursts {
         best
     }
 
+    /// Gives back what only the hour that is over needed.
+    pub(super) fn rest(&mut self) {
+        self.channels.iter_mut().for_each(|b| b.distinct = Vec::new());
+    }
+
     pub(super) fn bytes(&self) -> usize {
         let distinct: usize = self.channels.iter().map(|b| b.distinct.capacity() * size_of::<u64>()).sum();
         self.channels.capacity() * size_of::<Burst>() + distinct

@@ -9,7 +9,9 @@ use super::vocabulary::Vocabulary;
 use crate::alert::Reason;
 
 /// Usual values named beside an unusual one.
-const USUAL: usize = 3;
+const SHOWN: usize = 3;
+/// In a reason's text, between what is unusual and what is usual instead.
+pub(crate) const USUAL: &str = "; usual: ";
 
 /// Context and value of a term.
 pub(super) fn place<'o>(o: &'o Observation, term: &Term) -> (&'o str, &'o str) {
@@ -45,6 +47,12 @@ fn did(dimension: Dimension, context: &str, value: &str) -> String {
     }
 }
 
+/// What the request did, as far as this term is about it.
+pub(super) fn deed(o: &Observation, term: &Term) -> String {
+    let (context, value) = place(o, term);
+    did(term.dimension, context, value)
+}
+
 /// The reason a term is.
 pub(super) fn reason(o: &Observation, term: &Term, p: &Principal, hour: u32, words: &Vocabulary) -> Reason {
     let (context, value) = place(o, term);
@@ -55,7 +63,7 @@ pub(super) fn reason(o: &Observation, term: &Term, p: &Principal, hour: u32, wor
         .into_iter()
         .map(|(id, share)| (words.text(id).rsplit('\u{1f}').next().unwrap_or_default(), share))
         .filter(|(text, _)| *text != value)
-        .take(USUAL)
+        .take(SHOWN)
         .map(|(text, share)| format!("{text} ({:.0} %)", share * 100.0))
         .collect();
     let (seen, of) = (round(term.own.count), round(term.own.total));
@@ -72,7 +80,7 @@ pub(super) fn reason(o: &Observation, term: &Term, p: &Principal, hour: u32, wor
         0 => format!("; no other {} does", o.class.as_str()),
         n => format!("; {n} of class {} do", o.class.as_str()),
     };
-    let instead = if usual.is_empty() { String::new() } else { format!("; usual: {}", usual.join(", ")) };
+    let instead = if usual.is_empty() { String::new() } else { format!("{USUAL}{}", usual.join(", ")) };
     Reason {
         dimension: term.dimension.as_str().to_owned(),
         context: context.to_owned(),
@@ -100,7 +108,7 @@ pub(super) fn burst(rise: &Rise) -> Reason {
         of: 0.0,
         peers: 0,
         usual: vec![format!("{:.1} an hour", rise.usual)],
-        text: format!("{} {what} within an hour; usual: {:.1}", rise.count, rise.usual),
+        text: format!("{} {what} within an hour{USUAL}{:.1}", rise.count, rise.usual),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The one not seen for longest is forgotten first, and counted.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,9 @@ use super::risk::Risk;
 use super::vocabulary::Vocabulary;
 
 /// Hours until a newcomer's habits count for its peers: an attacker who makes identities teaches nobody.
-const MATURE: u32 = 72;
+pub(super) const MATURE: u32 = 72;
+/// Hours unseen until memory is given back: evidence counts for a day.
+const RESTED: u32 = 25;
 /// Bytes of the maps around one principal.
 const PLACE_COST: usize = 72;
 
@@ -50,11 +52,13 @@ pub(super) struct Cluster {
 pub(super) struct Members {
     list: Vec<Option<Box<Principal>>>,
     free: Vec<u32>,
-    by_owner: HashMap<Arc<str>, u32>,
+    by_owner: foldhash::HashMap<Arc<str>, u32>,
     /// By the hour last seen.
     order: BTreeSet<(u32, u32)>,
     pub clusters: Vec<Cluster>,
     bytes: usize,
+    /// Whoever was last seen before this hour has given back what it can.
+    rested: u32,
     pub evicted: u64,
 }
 
@@ -146,10 +150,15 @@ impl Members {
         new
     }
 
+    /// Hours since the first principal of its class.
+    pub fn class_age(&self, who: &Who, hour: u32) -> u32 {
+        let since = self.clusters[who.cluster as usize].classes[who.class as usize].since;
+        hour.saturating_sub(since.unwrap_or(hour))
+    }
+
     /// Whether peers count what this principal learns.
     pub fn told(&self, who: &Who, hour: u32) -> bool {
-        let since = self.clusters[who.cluster as usize].classes[who.class as usize].since.unwrap_or(hour);
-        hour.saturating_sub(who.first_hour) >= MATURE || hour.saturating_sub(since) < MATURE
+        hour.saturating_sub(who.first_hour) >= MATURE || self.class_age(who, hour) < MATURE
     }
 
     /// Counts a day of a principal for the rate of newcomers.
@@ -170,6 +179,20 @@ impl Members {
     pub fn newcomer(&self, cluster: u32, class: Class) -> Option<f32> {
         let state = &self.clusters[cluster as usize].classes[class as usize];
         (state.days > 20.0).then(|| (state.new.max(0.5) / state.days.max(1.0)).min(1.0))
+    }
+
+    /// Takes back memory from those who were not seen for a day.
+    pub fn rest(&mut self, hour: u32, now: i64) {
+        let until = hour.saturating_sub(RESTED);
+        let idle = self.order.range((self.rested, 0)..(until, 0));
+        for (_, id) in idle {
+            if let Some(p) = self.list[*id as usize].as_deref_mut() {
+                self.bytes -= p.bytes();
+                p.rest(now);
+                self.bytes += p.bytes();
+            }
+        }
+        self.rested = self.rested.max(until);
     }
 
     pub fn bytes(&self) -> usize {

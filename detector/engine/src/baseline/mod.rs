@@ -23,13 +23,12 @@ mod vocabulary;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
-
 use serde::{Deserialize, Serialize};
 
 pub use budget::Thresholds;
 pub use describe::{Described, DescribedValue, Description};
-pub use observation::Class;
+pub(crate) use explain::USUAL;
+pub use observation::{Class, Observation};
 pub use order::{Order, Place, may_quiet};
 
 use crate::alert::{Anomaly, AnomalyKind, Confidence, Habits, Level, Reason};
@@ -38,7 +37,6 @@ use crate::facts::Facts;
 use burst::Channel;
 use fleet::Fleet;
 use members::Members;
-use observation::Observation;
 use order::Exception;
 use principal::Principal;
 use prior::Tactic;
@@ -140,6 +138,8 @@ const QUARANTINE: f32 = 6.0;
 const TRUSTED: f32 = 20.0;
 /// What must be reached where it is not.
 const UNTRUSTED: f32 = 12.0;
+/// What must be reached on the first day of a class of identities: everybody is new then, and nobody has peers.
+const FIRST_DAY: f32 = 20.0;
 /// What a request must add to its principal's risk to be told for it.
 const RISK_STEP: f32 = 0.5;
 /// Evidence above this is remembered, to count it once a day.
@@ -181,13 +181,21 @@ pub struct Counts {
 }
 
 /// What the last observation was worth.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scored {
     /// Bits of this request; of one like it in the same hour, where it repeats one.
     pub surprise: f32,
     /// Bits of its principal.
     pub risk: f32,
     pub repeated: bool,
+    /// Bits above the threshold that is exceeded most; negative where nothing would be told, whatever was told before.
+    pub over: f32,
+}
+
+impl Default for Scored {
+    fn default() -> Self {
+        Self { surprise: 0.0, risk: 0.0, repeated: false, over: f32::MIN }
+    }
 }
 
 /// All baselines.
@@ -199,7 +207,7 @@ pub struct Baselines {
     fleet: Fleet,
     exceptions: Vec<Exception>,
     /// Score of each observation of this hour.
-    seen: HashMap<Box<str>, f32>,
+    seen: foldhash::HashMap<Box<str>, f32>,
     /// The newest time so far; it never goes back.
     time: i64,
     observation: Observation,
@@ -217,7 +225,7 @@ impl Baselines {
             members: Members::default(),
             fleet: Fleet::default(),
             exceptions: Vec::new(),
-            seen: HashMap::new(),
+            seen: foldhash::HashMap::default(),
             time: 0,
             observation: Observation::default(),
             text: String::new(),
@@ -265,6 +273,7 @@ impl Baselines {
         if self.hour() != hour {
             self.seen.clear();
             self.fleet.forget(self.hour());
+            self.members.rest(self.hour(), self.time);
         }
     }
 
@@ -273,7 +282,7 @@ impl Baselines {
         let before = self.seen.get(o.key()).copied();
         if before.is_some() && rules.is_empty() && !Channel::any_repeats(o) {
             self.repeated += 1;
-            self.last = Scored { surprise: before.unwrap_or_default(), risk: 0.0, repeated: true };
+            self.last = Scored { surprise: before.unwrap_or_default(), repeated: true, ..Scored::default() };
             return Vec::new();
         }
         let hour = self.hour();
@@ -343,11 +352,21 @@ impl Baselines {
         let state = &mut self.members.clusters[cluster as usize];
         state.budget.note(hour / 24, id, score, p.risk.bits, &options);
         let thresholds = state.budget.thresholds(&options);
-        self.last = Scored { surprise: score, risk: p.risk.bits, repeated: before.is_some() };
+        let least = match self.members.class_age(&p.who, hour) {
+            0..24 => FIRST_DAY,
+            _ if p.who.active < TRUSTED => UNTRUSTED,
+            _ => 0.0,
+        };
+        let thresholds = (thresholds.0.max(least), thresholds.1.max(least));
         let fresh = before.is_none() || rise.is_some();
-        let surprise = if fresh { score } else { f32::MIN };
         let grown = p.risk.bits_at(now) > risk_before + RISK_STEP;
-        told.extend(tell(p, o, (surprise, grown), thresholds, reasons, now));
+        let over = (
+            if fresh { score - thresholds.0 } else { f32::MIN },
+            if grown { p.risk.bits_at(now) - thresholds.1 } else { f32::MIN },
+        );
+        self.last = Scored { surprise: score, risk: p.risk.bits, repeated: before.is_some(), over: over.0.max(over.1) };
+        let surprise = if fresh { score } else { f32::MIN };
+        told.extend(tell(p, o, surprise, over, thresholds, reasons, now));
         told
     }
 
@@ -429,11 +448,14 @@ impl Baselines {
         let hour = self.hour();
         let common = terms.iter().filter(|t| self.fleet.note(who, o, t, hour));
         let common: Vec<_> = common.collect();
+        // While a class is young everything is new to everybody, and nothing has changed.
+        if self.members.class_age(&p.who, hour) < members::MATURE {
+            return Vec::new();
+        }
         let told = |term: &score::Term| {
             let mut reason = explain::reason(o, term, p, hour, &self.words);
-            let what = [reason.context.as_str(), reason.value.as_str()].join(" ");
-            let (dimension, class) = (&reason.dimension, o.class.as_str());
-            reason.text = format!("{dimension} {} is new at several identities of class {class}", what.trim());
+            let deed = explain::deed(o, term);
+            reason.text = format!("several identities of class {} {deed} for the first time", o.class.as_str());
             let anomaly = anomaly(p, o, AnomalyKind::Fleet, (term.bits, 0.0), vec![reason], Vec::new());
             Told { anomaly, level: Level::Informational, audit_ids: Vec::new() }
         };
@@ -525,24 +547,23 @@ pub struct Snapshot {
     seen: Vec<(Box<str>, f32)>,
 }
 
-/// What to tell of a request, if anything: surprise before risk, and only when an open incident grows.
+/// What to tell of a request that is `over` a threshold: surprise before risk, and only when an open incident grows.
 fn tell(
     p: &mut Principal,
     o: &Observation,
-    (surprise, grown): (f32, bool),
+    surprise: f32,
+    over: (f32, f32),
     thresholds: Thresholds,
     reasons: Vec<Reason>,
     now: i64,
 ) -> Option<Told> {
-    let least = if p.who.active < TRUSTED { UNTRUSTED } else { 0.0 };
-    let (at_surprise, at_risk) = (thresholds.0.max(least), thresholds.1.max(least));
     let risk = p.risk.bits_at(now);
-    let kind = match (surprise >= at_surprise, grown && risk >= at_risk) {
-        (true, _) => AnomalyKind::Surprise,
-        (_, true) => AnomalyKind::Risk,
+    let (kind, threshold) = match over {
+        (by, _) if by >= 0.0 => (AnomalyKind::Surprise, thresholds.0),
+        (_, by) if by >= 0.0 => (AnomalyKind::Risk, thresholds.1),
         _ => return None,
     };
-    if !p.risk.opens(surprise.max(risk), kind == AnomalyKind::Surprise, now) {
+    if !p.risk.opens(surprise.max(risk), now) {
         return None;
     }
     let story = p.risk.story();
@@ -556,7 +577,7 @@ fn tell(
     let tactics = p.risk.tactics(now).map(|t| t.as_str().to_owned()).collect();
     let level = risk::risk_level(surprise.max(risk));
     let mut anomaly = anomaly(p, o, kind, (surprise, risk), reasons, tactics);
-    anomaly.threshold = explain::round(if kind == AnomalyKind::Surprise { at_surprise } else { at_risk });
+    anomaly.threshold = explain::round(threshold);
     Some(Told { anomaly, level, audit_ids })
 }
 

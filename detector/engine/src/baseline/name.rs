@@ -17,9 +17,18 @@ fn is_random(piece: &str) -> bool {
     mixed && (suffix || hash)
 }
 
+/// What was drawn or counted has a digit somewhere: most names need no closer look.
+fn has_digit(name: &str) -> bool {
+    name.bytes().fold(false, |found, b| found | b.is_ascii_digit())
+}
+
 /// Appends `name` with every piece that was drawn or counts runs as `*`. Only for machine identities: a
 /// person may be called by a number.
 pub(super) fn push_machine(name: &str, out: &mut String) {
+    if !has_digit(name) {
+        out.push_str(name);
+        return;
+    }
     let mut last = "";
     for (i, piece) in name.split('-').enumerate() {
         if i > 0 {

@@ -323,11 +323,16 @@ fn push_network(address: &str, narrow: bool, out: &mut String) {
     }
 }
 
+/// Looks at every byte: without a way out of the loop it is done many at a time.
+fn has_control(text: &str) -> bool {
+    text.bytes().fold(false, |found, b| found | b.is_ascii_control())
+}
+
 /// `text` up to [`MAX_PART`] bytes; control characters become `?`, so that no text can pass for two parts.
 fn push(out: &mut String, text: &str) {
     let cut = text.floor_char_boundary(MAX_PART.min(text.len()));
     let text = &text[..cut];
-    if text.bytes().any(|b| b.is_ascii_control()) {
+    if has_control(text) {
         out.extend(text.chars().map(|c| if c.is_control() { '?' } else { c }));
     } else {
         out.push_str(text);
@@ -337,7 +342,7 @@ fn push(out: &mut String, text: &str) {
 /// As [`push`], of a text that is rewritten on the way.
 fn with_clean(out: &mut String, text: &str, rewrite: impl Fn(&str, &mut String)) {
     let cut = &text[..text.floor_char_boundary(MAX_PART.min(text.len()))];
-    if cut.bytes().any(|b| b.is_ascii_control()) {
+    if has_control(cut) {
         let clean: String = cut.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
         rewrite(&clean, out);
     } else {

@@ -137,6 +137,14 @@ impl Principal {
         Self { who, tables, entries, pending, bursts: Bursts::default(), risk }
     }
 
+    /// Gives back what nobody needs who was not seen for a day.
+    pub fn rest(&mut self, now: i64) {
+        self.risk.rest(now);
+        self.bursts.rest();
+        self.tables.shrink_to_fit();
+        self.entries.shrink_to_fit();
+    }
+
     /// First entry and position of a table.
     fn find(&self, table: Id) -> Option<(usize, usize)> {
         let mut start = 0;

@@ -32,6 +32,10 @@ pub struct Credit {
     pub text: Box<str>,
 }
 
+/// What is left of the risk, at most, when an incident closes after a day: it has been told. Three bits below the
+/// lowest threshold, so that a new incident needs evidence of its own.
+const LEFT_OVER: f32 = 4.0;
+
 /// What was told of a principal and may be told again only when it grows.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct Incident {
@@ -62,18 +66,26 @@ impl Risk {
     }
 
     /// Lets time pass.
-    fn fade(&mut self, now: i64) {
-        let seconds = (now - self.at).max(0) as f32 / 1e6;
-        if seconds > 0.0 {
-            self.bits *= (-seconds / HALF_LIFE_SECONDS).exp2();
+    pub fn pass(&mut self, now: i64) {
+        if now > self.at {
+            self.bits = self.bits_at(now);
             self.at = now;
             self.credits.retain(|c| now - c.at <= DAY);
+            self.incident = self.incident.filter(|i| now - i.opened < DAY);
         }
+    }
+
+    /// Gives back the memory of evidence that no longer counts.
+    pub fn rest(&mut self, now: i64) {
+        self.credits.retain(|c| now - c.at <= DAY);
+        self.credits.shrink_to_fit();
     }
 
     /// Risk as it would be at `now`.
     pub fn bits_at(&self, now: i64) -> f32 {
-        self.bits * (-((now - self.at).max(0) as f32 / 1e6) / HALF_LIFE_SECONDS).exp2()
+        let left = self.bits * (-((now - self.at).max(0) as f32 / 1e6) / HALF_LIFE_SECONDS).exp2();
+        let closed = self.incident.is_some_and(|i| now - i.opened >= DAY);
+        if closed { left.min(LEFT_OVER) } else { left }
     }
 
     /// Whether this evidence was counted within the last day.
@@ -115,13 +127,9 @@ impl Risk {
 
     /// Adds the bits of a rule's finding.
     pub fn add_rule(&mut self, bits: f32, tactics: impl Iterator<Item = Tactic>, now: i64) {
-        self.fade(now);
+        self.pass(now);
         tactics.for_each(|t| self.tactics[t as usize] = now);
         self.bits += bits * self.progression(now);
-    }
-
-    pub fn pass(&mut self, now: i64) {
-        self.fade(now);
     }
 
     fn progression(&self, now: i64) -> f32 {
@@ -136,19 +144,13 @@ impl Risk {
         })
     }
 
-    /// Whether to tell of `bits` now: nothing was told today, or it has grown by six bits or a tactic. What is left
-    /// of yesterday's risk is no news: it needs evidence of today, `fresh` of itself or three bits of it.
-    pub fn opens(&mut self, bits: f32, fresh: bool, now: i64) -> bool {
+    /// Whether to tell of `bits` now: no incident is open, or it has grown by six bits or a tactic.
+    pub fn opens(&mut self, bits: f32, now: i64) -> bool {
+        self.pass(now);
         let tactics = self.tactics(now).fold(0, |set, t| set | 1 << t as u32);
-        let left = |i: &Incident| i.bits * (-((now - i.opened) as f32 / 1e6) / HALF_LIFE_SECONDS).exp2();
-        let open = self.incident.filter(|i| now - i.opened < DAY);
-        let grown = match (&open, &self.incident) {
-            (Some(i), _) => bits >= i.bits + 6.0 || tactics & !i.tactics != 0,
-            (None, Some(old)) => fresh || bits >= left(old) + 3.0,
-            (None, None) => true,
-        };
+        let grown = self.incident.is_none_or(|i| bits >= i.bits + 6.0 || tactics & !i.tactics != 0);
         if grown {
-            let opened = open.map_or(now, |i| i.opened);
+            let opened = self.incident.map_or(now, |i| i.opened);
             self.incident = Some(Incident { opened, bits, tactics });
         }
         grown
@@ -222,12 +224,16 @@ mod tests {
     #[test]
     fn an_incident_is_told_again_only_when_it_grows() {
         let mut risk = Risk::new(1, 1.0);
-        assert!(risk.opens(10.0, false, 1) && !risk.opens(12.0, true, HOUR) && risk.opens(17.0, false, 2 * HOUR));
-        assert!(!risk.opens(17.0, false, 3 * HOUR));
+        risk.add_rule(30.0, [].into_iter(), 1);
+        assert!(risk.opens(10.0, 1) && !risk.opens(12.0, HOUR) && risk.opens(17.0, 2 * HOUR));
+        assert!(!risk.opens(17.0, 3 * HOUR));
         risk.add_rule(1.0, [Tactic::Impact].into_iter(), 4 * HOUR);
-        assert!(risk.opens(17.0, false, 4 * HOUR), "a new step");
-        assert!(!risk.opens(9.0, false, 1 + DAY), "what is left of yesterday");
-        assert!(risk.opens(9.0, true, 1 + DAY), "another day, something new");
+        assert!(risk.opens(17.0, 4 * HOUR), "a new step");
+        assert!(risk.bits_at(DAY) > 15.0, "the incident is open");
+        assert_eq!(risk.bits_at(1 + DAY), LEFT_OVER, "told is told");
+        risk.pass(1 + DAY);
+        risk.add_rule(8.0, [].into_iter(), 1 + DAY);
+        assert!(risk.bits >= LEFT_OVER + 8.0 && risk.opens(risk.bits, 1 + DAY), "another day, something new");
     }
 
     #[test]

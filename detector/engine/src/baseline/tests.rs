@@ -282,6 +282,23 @@ fn memory_stays_within_its_budget_and_losses_show() {
 }
 
 #[test]
+fn who_is_idle_for_a_day_takes_less_and_has_the_same_future() {
+    let story = |idle: bool| {
+        let mut b = trained();
+        see(&mut b, &Request { agent: "curl/7.88.1".into(), address: "185.3.4.5", ..secrets() }, LATER, &[]);
+        let before = b.bytes();
+        if idle {
+            let other = Request { user: "system:serviceaccount:web:back", ..usual() };
+            see(&mut b, &other, LATER + 30 * HOUR, &[]);
+            assert!(b.bytes() + 600 < before, "{} of {before}", b.bytes());
+        }
+        see(&mut b, &secrets(), LATER + 31 * HOUR, &[]);
+        b.last()
+    };
+    assert_eq!(story(true), story(false));
+}
+
+#[test]
 fn everybody_gone_leaves_nothing_behind() {
     let mut b = trained();
     while b.members.evict(&mut b.words) {}

@@ -26,7 +26,7 @@ pub(super) struct Held {
 
 #[derive(Debug, Default)]
 pub(super) struct Vocabulary {
-    ids: HashMap<Arc<str>, Id>,
+    ids: foldhash::HashMap<Arc<str>, Id>,
     texts: Vec<Option<Text>>,
     free: Vec<Id>,
     holders: HashMap<(Id, Id), u32, foldhash::fast::FixedState>,
@@ -140,7 +140,7 @@ impl Vocabulary {
     }
 
     pub fn restore(stored: Stored) -> Self {
-        let ids: HashMap<Arc<str>, Id> = (0..)
+        let ids: foldhash::HashMap<Arc<str>, Id> = (0..)
             .zip(&stored.texts)
             .filter_map(|(id, text)| text.as_ref().map(|t| (Arc::clone(&t.text), id)))
             .collect();

@@ -4,7 +4,7 @@ use super::wiring::{counted, span};
 use super::{Engine, Output, Telling};
 use crate::alert::{AnomalyKind, Finding, RuleRef, Verdict};
 use crate::baseline::habit::{Habits, Unusual};
-use crate::baseline::{Spoken, Told};
+use crate::baseline::{Spoken, Told, USUAL};
 use crate::event::to_datetime;
 use crate::group::Advice;
 use crate::memory::Sight;
@@ -108,9 +108,9 @@ fn tags(told: &Told) -> Vec<String> {
     tactics.collect()
 }
 
-/// What happened, and the heaviest reasons.
+/// What happened, and the heaviest reasons; what is usual instead is left to the reasons themselves.
 fn summary(deed: &str, anomaly: &crate::alert::Anomaly) -> String {
-    let reasons: Vec<&str> = anomaly.reasons.iter().take(3).map(|r| r.text.as_str()).collect();
+    let reasons: Vec<&str> = anomaly.reasons.iter().take(3).filter_map(|r| r.text.split(USUAL).next()).collect();
     let reasons = reasons.join(". ");
     match anomaly.kind {
         AnomalyKind::Surprise => format!("{deed}. Unusual by {} bits: {reasons}", anomaly.surprise_bits),

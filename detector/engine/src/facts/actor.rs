@@ -140,7 +140,16 @@ pub fn network(address: &str) -> &'static str {
 /// appended, for what is no address.
 pub fn push_range(address: &str, narrow: bool, out: &mut String) -> bool {
     use std::fmt::Write;
-    let written = match address.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
+    let parsed = address.parse::<IpAddr>();
+    if let Ok(IpAddr::V4(_)) = parsed {
+        // The text has no other form: its own digits do, without printing them anew.
+        let (dot, rest) = if narrow { (2, ".0/24") } else { (1, ".0.0/16") };
+        let end = address.match_indices('.').nth(dot).map_or(address.len(), |(at, _)| at);
+        out.push_str(&address[..end]);
+        out.push_str(rest);
+        return true;
+    }
+    let written = match parsed.map(|ip| ip.to_canonical()) {
         Ok(IpAddr::V4(v4)) => {
             let [a, b, c, _] = v4.octets();
             if narrow { write!(out, "{a}.{b}.{c}.0/24") } else { write!(out, "{a}.{b}.0.0/16") }

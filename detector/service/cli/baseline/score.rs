@@ -17,7 +17,8 @@ use crate::ruleset::Selection;
 /// Print what each event of audit files is worth, learning from them in order
 ///
 /// One JSON object a line: the surprise of the request and the risk of its actor, in bits. Requests like an earlier
-/// one of the same hour are marked `repeated`. For evaluation, and to see what a threshold would do.
+/// one of the same hour are marked `repeated`; `over` are the bits above the threshold of that time, where an alert is
+/// opened or grows. For evaluation, and to see what a threshold would do.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "EXAMPLES
   lapwing baseline score audit.log
@@ -47,6 +48,9 @@ struct Line<'e> {
     surprise: f32,
     risk: f32,
     repeated: bool,
+    /// Bits above the threshold that is exceeded most, where one is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    over: Option<f32>,
     /// Rules that spoke, built-in ones of the baseline included.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     rules: Vec<&'e str>,
@@ -85,7 +89,9 @@ pub fn run(args: &Args) -> anyhow::Result<Exit> {
             let Some(scored) = engine.baselines().map(|b| b.last()) else { continue };
             let rules = output.findings.iter().map(|f| f.rule.id.as_str()).collect();
             let (surprise, risk, repeated) = (scored.surprise, scored.risk, scored.repeated);
-            serde_json::to_writer(&mut out, &Line { audit_id: &event.audit_id, surprise, risk, repeated, rules })?;
+            let over = Some(scored.over).filter(|over| *over >= 0.0);
+            let line = Line { audit_id: &event.audit_id, surprise, risk, repeated, over, rules };
+            serde_json::to_writer(&mut out, &line)?;
             out.write_all(b"\n")?;
         }
     }

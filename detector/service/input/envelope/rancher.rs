@@ -132,7 +132,7 @@ fn time(text: &str) -> String {
 }
 
 /// The API server's verb for an HTTP method.
-fn verb<'a>(method: &'a str, uri: &str, object: Option<&Object<'_>>) -> &'static str {
+fn verb(method: &str, uri: &str, object: Option<&Object<'_>>) -> &'static str {
     let many = object.is_some_and(|object| object.name.is_empty());
     let watch =
         uri.split_once('?').is_some_and(|(_, query)| query.split('&').any(|p| matches!(p, "watch=true" | "watch=1")));
