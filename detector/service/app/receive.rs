@@ -22,7 +22,6 @@ const FLUSH: Duration = Duration::from_secs(5);
 /// # Errors
 /// When it cannot start, or its spool fails: restart it.
 pub async fn receive(loaded: Loaded) -> anyhow::Result<()> {
-    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let Loaded { config, file, .. } = loaded;
     let base = file.parent().map(Path::to_path_buf).unwrap_or_default();
     let webhook =

@@ -18,6 +18,7 @@ pub struct Args {}
 /// When the configuration has problems, or the receiver cannot start.
 pub fn run(_: Args, globals: &Globals) -> anyhow::Result<Exit> {
     let loaded = globals.load()?;
+    crate::app::confine(&loaded)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(crate::app::receive(loaded))?;
     Ok(Exit::Good)

@@ -150,17 +150,20 @@ mod tests {
     }
 
     #[test]
-    fn writers_at_once_leave_whole_lines() {
+    fn one_writer_waits_for_another() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a");
-        let line = "x".repeat(50_000);
-        std::thread::scope(|scope| {
-            (0..4).for_each(|_| {
-                scope.spawn(|| (0..20).for_each(|_| append_line(&path, &line).unwrap()));
-            });
-        });
-        let text = std::fs::read_to_string(&path).unwrap();
-        assert_eq!((text.lines().count(), text.lines().all(|l| l == line)), (80, true));
+        let mut other = std::fs::File::create(&path).unwrap();
+        other.lock().unwrap();
+        other.write_all(b"{\"half\":").unwrap();
+        let line = path.clone();
+        let waiting = std::thread::spawn(move || append_line(&line, "{}"));
+        // Time enough to do it wrong; more would only be slower.
+        std::thread::park_timeout(std::time::Duration::from_millis(200));
+        other.write_all(b"1}\n").unwrap();
+        other.unlock().unwrap();
+        waiting.join().unwrap().unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"half\":1}\n{}\n");
     }
 
     #[tokio::test]

@@ -12,7 +12,10 @@ use super::broker::Broker;
 use super::real::detector;
 use crate::daemon::{Daemon, fixture, read, until};
 
-const COPIES: usize = 40;
+/// How often the working day is sent.
+fn copies() -> usize {
+    std::env::var("LAPWING_COPIES").ok().and_then(|n| n.parse().ok()).unwrap_or(40)
+}
 
 /// Seconds of CPU each thread of a process has used, by name, and clock ticks a second as the kernel counts them.
 fn cpu(daemon: &Daemon) -> BTreeMap<String, f64> {
@@ -38,13 +41,13 @@ fn consuming_to_the_journal_beside_kcat() {
         .set("linger.ms", "20")
         .create()
         .expect("a producer");
-    for line in (0..COPIES).flat_map(|_| &lines) {
+    for line in (0..copies()).flat_map(|_| &lines) {
         while producer.send(BaseRecord::<(), str>::to("audit").payload(line)).is_err() {
             producer.poll(Duration::from_millis(50));
         }
     }
     producer.flush(Duration::from_secs(120)).expect("delivered");
-    let (count, mebibytes) = (COPIES * lines.len(), (COPIES * bytes.len()) as f64 / f64::from(1 << 20));
+    let (count, mebibytes) = (copies() * lines.len(), (copies() * bytes.len()) as f64 / f64::from(1 << 20));
     eprintln!("{count} events, {mebibytes:.0} MiB of JSON");
 
     let before = Instant::now();

@@ -51,11 +51,19 @@ struct Journal {
     batches: Mutex<Vec<Batch>>,
     grown: Notify,
     closes_at: usize,
+    /// What it tells of a partition that it stores apart, and which of them it was told it lost.
+    apart: Option<i64>,
+    given_up: Mutex<Vec<i32>>,
 }
 
 impl Journal {
+    fn plain(closes_at: usize) -> Self {
+        let (batches, given_up) = (Mutex::default(), Mutex::default());
+        Self { batches, grown: Notify::new(), closes_at, apart: None, given_up }
+    }
+
     fn new(closes_at: usize) -> Arc<Self> {
-        Arc::new(Self { batches: Mutex::default(), grown: Notify::new(), closes_at })
+        Arc::new(Self::plain(closes_at))
     }
 
     fn items(&self) -> Vec<Item> {
@@ -88,6 +96,14 @@ impl Sink for Journal {
         self.batches.lock().expect("lock").push(batch);
         self.grown.notify_one();
         Ok(())
+    }
+
+    fn taken(&self, _: &str, _: i32) -> anyhow::Result<Option<i64>> {
+        Ok(self.apart)
+    }
+
+    fn given_up(&self, _: &str, partition: i32) {
+        self.given_up.lock().expect("lock").push(partition);
     }
 }
 
@@ -155,6 +171,18 @@ async fn the_journal_wins_over_the_group() {
     let journal = Journal::new(usize::MAX);
     consume(config(&cluster, "new"), HashMap::from([(("audit".into(), 0), 45)]), &journal, 5).await;
     assert_eq!(journal.ids(), (45..50).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_stores_partitions_apart_knows_where_to_go_on() {
+    let cluster = cluster(1);
+    produce(&cluster, events(0..50), 1);
+    consume_as("one", config(&cluster, "apart"), HashMap::new(), &Journal::new(usize::MAX), 50).await;
+    // Committed at 50, and by another; what is stored of the partition ends at 45.
+    let journal = Arc::new(Journal { apart: Some(45), ..Journal::plain(usize::MAX) });
+    consume_as("two", config(&cluster, "apart"), HashMap::new(), &journal, 5).await;
+    assert_eq!(journal.ids(), (45..50).collect::<Vec<_>>());
+    assert_eq!(*journal.given_up.lock().expect("lock"), [0]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
