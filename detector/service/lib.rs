@@ -2,9 +2,11 @@
 //! store, outputs, metrics. The decisions are made in `lapwing-engine`.
 
 pub mod app;
+pub mod archive;
 pub mod cli;
 pub mod completeness;
 pub mod config;
+pub mod flow;
 pub mod forward;
 pub mod http;
 pub mod import;

@@ -1,6 +1,7 @@
 //! Integration tests: the real program and real servers. One binary, one module a subject.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod archive;
 mod baseline;
 mod daemon;
 mod envelopes;

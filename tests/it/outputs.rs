@@ -1,8 +1,13 @@
 //! Outputs against real receivers: rsyslogd, an SMTP server, HTTP. A missing server fails the test and names
 //! the package to install.
 
+mod alertmanager;
+mod chat;
 mod http;
 mod mail;
+mod records;
+mod search;
+mod splunk;
 mod syslog;
 
 use std::path::{Path, PathBuf};

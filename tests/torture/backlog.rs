@@ -39,7 +39,7 @@ pub fn outage(scale: &Scale) -> Row {
     let (data, mib) = (Path::new(&daemon.data_dir()).to_owned(), scale.of(100, 512) as u64);
     std::fs::create_dir(&data).unwrap();
     let last = fill(&data.join("journal"), mib << 20, &ledger);
-    for _ in 0..scale.of(5, 100) {
+    for _ in 0..scale.of(5, 30) {
         let started = Instant::now();
         daemon.spawn();
         ledger.deliver(daemon.webhook, 5, PATIENCE);

@@ -222,8 +222,21 @@ pub enum Status {
     New,
     /// The group closed with more findings than the first notice told.
     Update,
+    /// Nothing came of it for a while. Only for outputs that close what they opened.
+    Resolved,
     /// Sent by `lapwing output test`.
     Test,
+}
+
+impl Status {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Update => "update",
+            Self::Resolved => "resolved",
+            Self::Test => "test",
+        }
+    }
 }
 
 /// What a person receives: findings of one rule, actor and cluster, grouped over a window.

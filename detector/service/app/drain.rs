@@ -41,10 +41,10 @@ impl App {
         result.and(indexed)
     }
 
-    /// Whether an output has not come to the end of the alert journal.
+    /// Whether an output has not come to the end of the alert journal; what waits on purpose does not count.
     fn undelivered(&self) -> bool {
         let end = self.alerts.durable().0;
-        self.passed.lock().is_ok_and(|all| all.iter().any(|(_, p)| p.load(Ordering::Acquire) < end))
+        self.passed.lock().is_ok_and(|all| all.iter().any(|(_, p)| p.settled.load(Ordering::Acquire) < end))
     }
 
     async fn join(&self, name: &'static str) -> anyhow::Result<()> {

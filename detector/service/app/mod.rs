@@ -24,8 +24,10 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::receive::receive;
 use self::signals::Signals;
+use crate::archive::Archive;
 use crate::completeness::Completeness;
 use crate::config::{Config, Loaded};
+use crate::flow::silence::{Silences, Watch};
 use crate::http::{Admin, Readiness};
 use crate::input::Splitter;
 use crate::journal::{self, Journal, Lsn, Recovery};
@@ -34,7 +36,7 @@ use crate::output::Output;
 use crate::output::metrics::Meter;
 use crate::output::worker::Worker;
 use crate::pipeline::arrivals::Arrivals;
-use crate::pipeline::deliver::Queue;
+use crate::pipeline::deliver::{self, Queue};
 use crate::pipeline::detect::{self, Detect, NewRules};
 use crate::pipeline::event_record;
 use crate::pipeline::index::{self, Indexer};
@@ -93,7 +95,7 @@ pub async fn serve(loaded: Loaded) -> anyhow::Result<()> {
 type Named = (&'static str, JoinHandle<anyhow::Result<()>>);
 
 /// An output and how far it has come in the alert journal.
-type Passed = (String, Arc<AtomicU64>);
+type Passed = (String, Arc<deliver::Passed>);
 
 struct App {
     config: Config,
@@ -114,6 +116,8 @@ struct App {
     sources_stop: CancellationToken,
     outputs: tokio::sync::Mutex<JoinSet<anyhow::Result<()>>>,
     outputs_stop: CancellationToken,
+    /// How far the archive has come in the event journal.
+    archived: Mutex<Option<Arc<AtomicU64>>>,
     /// How far each output has come in the alert journal.
     passed: Arc<Mutex<Vec<Passed>>>,
     admin: tokio::sync::Mutex<JoinSet<()>>,
@@ -195,6 +199,7 @@ impl App {
             sources_stop: CancellationToken::new(),
             outputs: tokio::sync::Mutex::default(),
             outputs_stop: CancellationToken::new(),
+            archived: Mutex::default(),
             passed: Arc::default(),
             admin: tokio::sync::Mutex::default(),
             admin_stop: CancellationToken::new(),
@@ -215,6 +220,7 @@ impl App {
         app.start_outputs().await?;
         // After the outputs, which begin with the next alert, and before anything is taken in.
         app.look_at_the_room().await;
+        app.start_archive().await?;
         app.start_webhook().await?;
         app.readiness.ready("listeners");
         // Reads the journal behind the snapshot: senders need not wait for that.
@@ -288,6 +294,8 @@ impl App {
 
     async fn start_outputs(&self) -> anyhow::Result<()> {
         let mut workers = self.outputs.lock().await;
+        let flow = Arc::new(self.config.flow().map_err(|p| anyhow::anyhow!("{p:?}"))?);
+        let silences = Watch::new(Silences::of(&self.config.data_dir));
         for config in &self.config.outputs {
             let output = Output::new(config)?;
             let queue = Queue::open(&self.config.data_dir, config.name(), &self.alerts, self.own.clone())?;
@@ -296,8 +304,20 @@ impl App {
             }
             let meter = Meter::new(Arc::clone(&self.metrics), config.name());
             let worker = Worker::new(config, output, &self.config.data_dir, meter, self.outputs_stop.clone());
+            let worker = worker.with_flow(Arc::clone(&flow)).with_silences(silences.clone());
             workers.spawn(async move { Ok(worker.run(queue).await?) });
         }
+        Ok(())
+    }
+
+    async fn start_archive(&self) -> anyhow::Result<()> {
+        let Some(config) = self.config.archive.clone() else { return Ok(()) };
+        let (metrics, own) = (Arc::clone(&self.metrics), self.own.clone());
+        let archive = Archive::open(config, &self.config.data_dir, self.events.clone(), metrics, own)?;
+        if let Ok(mut archived) = self.archived.lock() {
+            *archived = Some(archive.done());
+        }
+        self.outputs.lock().await.spawn(archive.run(self.outputs_stop.clone()));
         Ok(())
     }
 

@@ -53,17 +53,18 @@ impl App {
         }
     }
 
-    /// Trims the journals to the configured age and size: events never beyond what is judged and indexed,
+    /// Trims the journals to the configured age and size: events never beyond what is judged, indexed and archived,
     /// alerts never beyond what is indexed and every output has passed.
     pub(super) async fn retain(&self) {
         let retention = &self.config.retention;
         let max_age = Some(retention.max_age.get());
         let judged = self.detect.judged.load(Ordering::Acquire);
-        let events = judged.min(self.index.indexed.load(Ordering::Acquire));
+        let archived = self.archived.lock().ok().and_then(|a| a.as_ref().map(|at| at.load(Ordering::Acquire)));
+        let events = judged.min(self.index.indexed.load(Ordering::Acquire)).min(archived.unwrap_or(u64::MAX));
         let passed = self
             .passed
             .lock()
-            .map_or(0, |all| all.iter().map(|(_, p)| p.load(Ordering::Acquire)).min().unwrap_or(u64::MAX));
+            .map_or(0, |all| all.iter().map(|(_, p)| p.done.load(Ordering::Acquire)).min().unwrap_or(u64::MAX));
         let alerts = passed.min(self.index.alerts_indexed.load(Ordering::Acquire));
         let index = self.index_bytes().await;
         let max_bytes = Some(share(retention.max_size.get(), index));

@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{App, Config, Signals, private_dir};
+use crate::archive;
 use crate::config::Sources;
 use crate::http::{Admin, Readiness};
 use crate::input::Splitter;
@@ -87,7 +88,11 @@ impl Shards {
     /// Opens the shard as soon as whoever had the partition before has closed it.
     async fn start(&self, name: &str) -> anyhow::Result<App> {
         let data_dir = self.config.data_dir.join("shards").join(name);
-        let config = Config { data_dir, sources: Sources::default(), ..self.config.clone() };
+        // Positions are those of a shard's own journal: another shard must not give its objects the same names.
+        let own =
+            |archive: archive::Config| archive::Config { prefix: format!("{}{name}/", archive.prefix), ..archive };
+        let archive = self.config.archive.clone().map(own);
+        let config = Config { data_dir, sources: Sources::default(), archive, ..self.config.clone() };
         let deadline = Instant::now() + HELD;
         loop {
             match App::start(config.clone(), self.base.clone(), Some(name)).await {

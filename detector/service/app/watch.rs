@@ -107,7 +107,7 @@ impl App {
             m.index_lag.set(behind(&index.indexed));
             m.ready.set(i64::from(readiness.report().ready));
             for (output, at) in passed.lock().iter().flat_map(|all| all.iter()) {
-                m.pending(output, alerts.durable().0.saturating_sub(at.load(Ordering::Acquire)));
+                m.pending(output, alerts.durable().0.saturating_sub(at.done.load(Ordering::Acquire)));
             }
         });
     }

@@ -16,6 +16,7 @@ pub mod schema;
 pub mod search;
 pub mod serve;
 pub mod show;
+pub mod silence;
 pub mod terminal;
 
 use std::io::IsTerminal;
@@ -200,6 +201,7 @@ enum Command {
     Rules(rules::Args),
     Baseline(baseline::Args),
     Alert(alert::Args),
+    Silence(silence::Args),
     Config(config::Args),
     Replay(Box<replay::Args>),
     Schema(schema::Args),
@@ -275,6 +277,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Output(args) => run_output(args, &globals),
         Command::Rules(args) => rules::run(args, &globals),
         Command::Alert(args) => alert::run(args, &globals),
+        Command::Silence(args) => silence::run(args, &globals),
         Command::Baseline(args) => baseline::run(args, &globals),
         Command::Config(args) => config::run(args, &globals),
         Command::Replay(args) => replay::run(*args, &globals),
@@ -291,7 +294,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
 fn run_output(args: output::Args, globals: &Globals) -> anyhow::Result<Exit> {
     let config = globals.load()?.config;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let code = runtime.block_on(output::run(args, &config.outputs, &config.data_dir))?;
+    let code = runtime.block_on(output::run(args, &config))?;
     Ok(Exit::from_code(code))
 }
 

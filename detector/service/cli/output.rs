@@ -1,4 +1,6 @@
-//! `lapwing output`: what is configured, whether it works, and what could not be delivered.
+//! `lapwing output`: what is configured, whether it works, where alerts go, and what could not be delivered.
+
+mod route;
 
 use std::collections::HashSet;
 use std::io::{IsTerminal, Write};
@@ -9,6 +11,7 @@ use clap::Subcommand;
 use comfy_table::{Table, presets};
 use serde_json::json;
 
+use crate::flow::silence::{Silences, Watch};
 use crate::output::dead::{DeadLetter, DeadLetters};
 use crate::output::encode::{json_line, terminal};
 use crate::output::{Config, Failure, Output, sample};
@@ -18,6 +21,7 @@ use crate::output::{Config, Failure, Output, sample};
 #[command(after_long_help = "EXAMPLES
   lapwing output list                 What is configured and where it sends to
   lapwing output test soc             Send a marked test alert to the output `soc`
+  lapwing output route 3f2c9a7e       Which outputs this alert goes to, and why
   lapwing output dead list            Alerts that were given up, and why
   lapwing output dead list soc | jq   The same for one output, as NDJSON
   lapwing output dead retry soc       Send them again, once the receiver is repaired
@@ -39,6 +43,20 @@ enum Command {
     Test {
         /// Name of the output in the configuration
         name: String,
+    },
+    /// Say where an alert goes and why
+    ///
+    /// By what is configured and silenced now. Inhibition depends on the alerts before it and is told only as possible.
+    #[command(after_long_help = "EXAMPLES
+  lapwing output route 3f2c9a7e
+  lapwing output route alert.json     A file with alerts, one JSON object a line; - for standard input
+
+EXIT CODES
+  0  told to an output    1  told to none    2  could not run")]
+    Route {
+        /// Id of an alert, or a file with alerts
+        #[arg(value_name = "ID|FILE")]
+        alert: String,
     },
     /// Alerts that were given up
     #[command(after_long_help = "EXAMPLES\n  lapwing output dead list\n  lapwing output dead list soc")]
@@ -91,12 +109,22 @@ EXIT CODES
 }
 
 /// Runs the command; the number is the exit code.
-pub async fn run(args: Args, configs: &[Config], data_dir: &Path) -> Result<u8> {
+pub async fn run(args: Args, config: &crate::config::Config) -> Result<u8> {
+    let (configs, data_dir) = (config.outputs.as_slice(), config.data_dir.as_path());
     let mut out = std::io::stdout();
     let people = out.is_terminal();
     match args.command {
         Command::List => list(configs, data_dir, people, &mut out),
         Command::Test { name } => test(find(configs, &name)?, &mut out).await,
+        Command::Route { alert } => {
+            let flow = config.flow().map_err(|wrong| anyhow::anyhow!("{wrong:?}"))?;
+            let watch = Watch::new(Silences::of(data_dir));
+            let mut told = false;
+            for alert in route::alerts(&alert, data_dir)? {
+                told |= route::explain(&alert, configs, &flow, &watch, people, &mut out)?;
+            }
+            Ok(u8::from(!told))
+        }
         Command::Dead { command: Dead::List { name } } => {
             let chosen = match &name {
                 Some(name) => std::slice::from_ref(find(configs, name)?),
@@ -134,14 +162,14 @@ async fn test(config: &Config, out: &mut impl Write) -> Result<u8> {
     let mut output = Output::new(config)?;
     let alert = sample::test_alert(config.name(), chrono::Utc::now());
     let (name, kind, target) = (config.name(), config.kind(), config.target());
-    let said = match output.deliver(&alert).await {
+    let said = match output.deliver(&[&alert]).await {
         Ok(receipt) => {
             writeln!(out, "output `{name}` ({kind}, {}): delivered test alert {}", terminal(&target), alert.id)?;
             writeln!(out, "  it answered: {}", terminal(&receipt.0))?;
             return Ok(0);
         }
         Err(Failure::Retry { reason, .. }) => format!("not delivered, would be tried again: {}", terminal(&reason)),
-        Err(Failure::Reject { reason }) => format!("refused: {}", terminal(&reason)),
+        Err(failure) => format!("refused: {}", terminal(&failure.to_string())),
     };
     writeln!(out, "output `{name}` ({kind}, {}): {said}", terminal(&target))?;
     Ok(1)
@@ -165,7 +193,7 @@ async fn retry(config: &Config, data_dir: &Path, alerts: &[String], out: &mut im
         if !sent.insert((alert.id.clone(), letter.time)) {
             continue;
         }
-        match output.deliver(alert).await {
+        match output.deliver(&[alert]).await {
             Ok(_) => {
                 dead.remove(|l| l == &letter).context("delivered, but still on the list")?;
                 writeln!(out, "{} delivered", alert.id)?;

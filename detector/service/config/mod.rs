@@ -22,7 +22,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::ruleset::DEFAULT_FILTERS;
-pub use parts::{completeness, file, forward, kafka, output, space, webhook};
+pub use parts::{archive, completeness, file, flow, forward, kafka, output, space, webhook};
 pub use problem::{ConfigError, Place, Problem, Problems};
 use tree::Node;
 pub use units::{ByteSize, HumanDuration};
@@ -52,8 +52,16 @@ pub struct Config {
     pub completeness: completeness::Config,
     /// What happens when the disk fills up.
     pub disk: space::Config,
+    /// Where every event is kept, in an S3 bucket.
+    pub archive: Option<archive::Config>,
     /// Where alerts go.
     pub outputs: Vec<output::Config>,
+    /// Which alerts go to which of them, and with which others. Without it each output gets every alert of its level.
+    pub route: Option<flow::Route>,
+    /// Alerts that are not told while others are fresh.
+    pub inhibit_rules: Vec<flow::inhibit::InhibitRule>,
+    /// Times that routes can name.
+    pub time_intervals: Vec<flow::window::TimeInterval>,
     /// Whether the process gives up, at its start, what it does not need: files that this configuration does not name,
     /// running programs. As far as the kernel has Landlock and seccomp.
     pub sandbox: bool,
@@ -72,7 +80,11 @@ impl Default for Config {
             retention: Retention::default(),
             completeness: completeness::Config::default(),
             disk: space::Config::default(),
+            archive: None,
             outputs: Vec::new(),
+            route: None,
+            inhibit_rules: Vec::new(),
+            time_intervals: Vec::new(),
             sandbox: true,
         }
     }
@@ -260,11 +272,22 @@ impl Config {
             }
         };
         let effective = serde_json::to_value(&config).unwrap_or_default();
-        let (more, notes) = validate::validate(&effective, &tree);
+        let (more, mut notes) = validate::validate(&effective, &tree);
         add_unexplained(&mut problems, more);
         for (path, what) in parts::problems(&config) {
             if !problems.iter().any(|p| p.path.starts_with(&path)) {
                 problems.push(Problem::new(tree.place_of(&path), path, what));
+            }
+        }
+        match config.flow() {
+            Ok(flow) => {
+                for output in flow.unreached(&config.output_names()) {
+                    let what = format!("no route leads to output `{output}`; it is told nothing");
+                    notes.push(Problem::new(tree.place_of("route"), "route", what));
+                }
+            }
+            Err(wrong) => {
+                problems.extend(wrong.into_iter().map(|(path, what)| Problem::new(tree.place_of(&path), path, what)))
             }
         }
         if problems.is_empty() {
@@ -272,6 +295,24 @@ impl Config {
         } else {
             Err(wrong(problems))
         }
+    }
+
+    /// Who is told what, checked.
+    ///
+    /// # Errors
+    /// Every problem with its path.
+    pub fn flow(&self) -> Result<flow::Flow, flow::Problems> {
+        let outputs = self.output_names();
+        flow::Flow::new(flow::Sections {
+            route: self.route.as_ref(),
+            inhibit_rules: &self.inhibit_rules,
+            time_intervals: &self.time_intervals,
+            outputs: &outputs,
+        })
+    }
+
+    fn output_names(&self) -> Vec<String> {
+        self.outputs.iter().map(|o| o.name().to_owned()).collect()
     }
 
     /// The JSON Schema of the file.

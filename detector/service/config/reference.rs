@@ -85,10 +85,11 @@ fn keys() -> String {
     let schema = Config::schema();
     let mut out = String::new();
     let mut top = vec![(String::new(), &schema)];
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen: std::collections::BTreeMap<String, &Json> = std::collections::BTreeMap::new();
     while let Some((path, section)) = top.pop() {
-        // Outputs share sections such as `tls`: once is enough.
-        if !seen.insert(path.clone()) {
+        // Outputs share sections such as `tls`, and a tree goes on for ever: once is enough.
+        let inside_itself = seen.iter().any(|(outer, s)| path.starts_with(outer.as_str()) && std::ptr::eq(*s, section));
+        if inside_itself || seen.insert(path.clone(), section).is_some() {
             continue;
         }
         let mut inner = Vec::new();

@@ -18,6 +18,8 @@ const GROUP_RECORDS: usize = 256;
 /// After this much silence a block without records is written, so that the last real one is proven acknowledged
 /// and damage to it can be told from a commit that power loss cut short.
 const IDLE: Duration = Duration::from_millis(200);
+/// After a failed commit and this much silence it is tried whether the disk takes something again.
+const TRY_AGAIN: Duration = Duration::from_secs(2);
 
 /// Where the log ends when the writer starts; it never appends to a segment it did not create.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,9 +65,19 @@ impl Writer {
     /// Runs until the queue is closed and empty.
     pub fn run(mut self) {
         let _gone = Gone(Arc::clone(&self.shared));
+        let mut failed = Instant::now();
         loop {
             match self.shared.queue.take(GROUP_BYTES, GROUP_RECORDS, IDLE) {
-                Next::Commit(group) => self.commit(group),
+                Next::Commit(group) => {
+                    self.commit(group);
+                    failed = Instant::now();
+                }
+                Next::Idle if self.shared.failing.load(Ordering::Relaxed) => {
+                    if failed.elapsed() >= TRY_AGAIN {
+                        self.try_again();
+                        failed = Instant::now();
+                    }
+                }
                 Next::Idle => self.mark(false),
                 Next::Closed => break,
             }
@@ -147,6 +159,14 @@ impl Writer {
         lock(&self.shared.segments).insert(active.header.first_lsn, active.len);
         self.active = Some(active);
         Ok(())
+    }
+
+    /// The last commit failed and nobody comes: who is not ready is sent nothing. A block without records shows whether
+    /// the disk takes something again.
+    fn try_again(&mut self) {
+        if self.write_block(&[], true).is_ok() {
+            self.shared.failing.store(false, Ordering::Relaxed);
+        }
     }
 
     fn mark(&mut self, sync: bool) {

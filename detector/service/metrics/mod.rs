@@ -48,6 +48,30 @@ impl Outcome {
     }
 }
 
+/// Why an output was not told an alert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Withheld {
+    /// Below its level.
+    Level,
+    /// No route leads there.
+    Route,
+    Silence,
+    Inhibition,
+}
+
+impl Withheld {
+    const ALL: [Self; 4] = [Self::Level, Self::Route, Self::Silence, Self::Inhibition];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Level => "level",
+            Self::Route => "route",
+            Self::Silence => "silence",
+            Self::Inhibition => "inhibition",
+        }
+    }
+}
+
 /// Every metric of the process. Public fields have no labels; the others go through a method.
 pub struct Metrics {
     registry: Registry,
@@ -74,7 +98,13 @@ pub struct Metrics {
     output_deliveries: IntCounterVec,
     output_pending: IntGaugeVec,
     output_oldest: GaugeVec,
+    /// Tries to archive that failed.
+    pub archive_failures: IntCounter,
+    archive_events: IntCounter,
+    archive_bytes: IntCounter,
     output_dead: IntCounterVec,
+    output_withheld: IntCounterVec,
+    output_held: IntGaugeVec,
     cluster_silent: IntGaugeVec,
     audit_blind: IntGaugeVec,
     events_missing: IntGaugeVec,
@@ -195,6 +225,10 @@ impl Metrics {
             self.delivery(output, outcome, 0);
         }
         self.backlog(output, 0, 0.0);
+        self.held(output, 0);
+        for why in Withheld::ALL {
+            self.withheld(output, why, 0);
+        }
     }
 
     fn build(clusters: Cap, shard: Option<&str>) -> prometheus::Result<Self> {
@@ -289,7 +323,27 @@ impl Metrics {
                 "Age of the oldest alert an output has still to deliver.",
                 &["output"],
             )?,
+            archive_failures: counter(
+                &r,
+                "archive_failures_total",
+                "Tries to put an object into the archive that failed.",
+            )?,
+            archive_events: counter(&r, "archive_events_total", "Events in the archive.")?,
+            archive_bytes: counter(&r, "archive_bytes_total", "Bytes put into the archive, compressed.")?,
             output_dead: counters(&r, "output_dead_letters_total", "Alerts an output gave up.", &["output"])?,
+            output_withheld: counters(
+                &r,
+                "output_withheld_total",
+                "Alerts an output was not told: below its level, no route, silenced or inhibited.",
+                &["output", "reason"],
+            )?,
+            output_held: keep(
+                &r,
+                IntGaugeVec::new(
+                    Opts::new("output_held", "Alerts that wait for their group, a digest or a time interval."),
+                    &["output"],
+                )?,
+            )?,
             audit_blind: keep(
                 &r,
                 IntGaugeVec::new(
@@ -492,6 +546,24 @@ impl Metrics {
         // Also when nothing died, so that the series exists before the first dead letter.
         let dead = if outcome == Outcome::Dead { alerts } else { 0 };
         self.output_dead.with_label_values(&[output]).inc_by(dead);
+    }
+
+    /// An object went to the archive: events in it, and its bytes.
+    pub fn archived(&self, events: u64, bytes: u64) {
+        self.archive_events.inc_by(events);
+        self.archive_bytes.inc_by(bytes);
+    }
+
+    /// Alerts an output was not told.
+    pub fn withheld(&self, output: &str, why: Withheld, alerts: u64) {
+        let output = self.outputs.admit(output);
+        self.output_withheld.with_label_values(&[output, why.as_str()]).inc_by(alerts);
+    }
+
+    /// How many alerts of an output wait on purpose.
+    pub fn held(&self, output: &str, alerts: usize) {
+        let output = self.outputs.admit(output);
+        self.output_held.with_label_values(&[output]).set(i64::try_from(alerts).unwrap_or(i64::MAX));
     }
 
     /// How many records of the alert journal an output has before it.

@@ -27,14 +27,6 @@ const fn severity(level: Level) -> u8 {
     }
 }
 
-pub(super) const fn status(status: Status) -> &'static str {
-    match status {
-        Status::New => "new",
-        Status::Update => "update",
-        Status::Test => "test",
-    }
-}
-
 fn add(fields: &mut Fields, key: &'static str, value: &str) {
     if !value.is_empty() {
         fields.push((key, cap(value, VALUE).into_owned()));
@@ -87,7 +79,7 @@ fn fields(alert: &Alert) -> Fields {
     add(&mut fields, "end", &alert.last.timestamp_millis().to_string());
     add(&mut fields, "externalId", &alert.id);
     add(&mut fields, "deviceExternalId", alert.audit_ids.last().map_or("", String::as_str));
-    add(&mut fields, "cat", status(alert.status));
+    add(&mut fields, "cat", alert.status.as_str());
     add(&mut fields, "cnt", &alert.count.to_string());
     add(&mut fields, "suser", &alert.actor);
     if let Some(e) = text::leading(alert) {

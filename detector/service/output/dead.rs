@@ -4,7 +4,7 @@
 //! step (a new file under the old name).
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -64,20 +64,9 @@ impl DeadLetters {
         let stays = |(at, line): &(usize, String)| !self.read(*at, line).is_some_and(|letter| goes(&letter));
         let kept: Vec<_> = lines.into_iter().enumerate().filter(stays).map(|(_, line)| line).collect();
         if kept.len() < before {
-            self.replace(&kept)?;
+            file::replace(&self.0, kept.iter().map(|line| format!("{line}\n")).collect::<String>().as_bytes())?;
         }
         Ok(before - kept.len())
-    }
-
-    fn replace(&self, lines: &[String]) -> io::Result<()> {
-        let draft = self.0.with_extension("new");
-        let mut file = private().truncate(true).open(&draft)?;
-        for line in lines {
-            writeln!(file, "{line}")?;
-        }
-        file.sync_all()?;
-        std::fs::rename(&draft, &self.0)?;
-        self.0.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
     }
 
     fn lines(&self) -> io::Result<Vec<String>> {
@@ -94,18 +83,16 @@ impl DeadLetters {
             .ok()
     }
 
-    /// Held until it is dropped.
     fn lock(&self) -> io::Result<File> {
-        let file = private().open(self.0.with_extension("lock"))?;
-        file.lock()?;
-        Ok(file)
+        lock(&self.0.with_extension("lock"))
     }
 }
 
-fn private() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).mode(0o600);
-    options
+/// The lock on `path`, made when it is not there; held until it is dropped.
+pub fn lock(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    file.lock()?;
+    Ok(file)
 }
 
 #[cfg(test)]

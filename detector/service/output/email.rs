@@ -23,6 +23,7 @@ use tokio::time::Instant;
 
 use super::encode::{cap, html, mail_header, syslog_token, visible};
 use super::{Failure, Receipt, Retry, net, secret, text, tls, webhook};
+use crate::flow::gather::identity;
 
 /// Longest time for one mail, connecting included.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -56,6 +57,8 @@ pub struct Config {
     pub username: Option<String>,
     /// File with the password.
     pub password_file: Option<PathBuf>,
+    /// Most mails a minute (1 to 600); what comes faster is told together.
+    pub max_per_minute: Option<u32>,
 }
 
 /// How the connection is protected.
@@ -137,8 +140,8 @@ impl Email {
         Ok(Self { from: mailbox(&config.from)?, to, config: config.clone(), session: None })
     }
 
-    pub async fn deliver(&mut self, alert: &Alert) -> Result<Receipt, Failure> {
-        let mail = compose(alert, &self.from, &self.to, SystemTime::now()).map_err(Failure::reject)?;
+    pub async fn deliver(&mut self, alerts: &[&Alert]) -> Result<Receipt, Failure> {
+        let mail = compose(alerts, &self.from, &self.to, SystemTime::now()).map_err(Failure::reject)?;
         let sent = tokio::time::timeout(TIMEOUT, self.send(&mail.formatted())).await;
         sent.unwrap_or_else(|_| Err(Failure::retry("the SMTP server did not finish within 60 seconds")))
     }
@@ -273,25 +276,38 @@ fn id(notice: &str, from: &Mailbox) -> String {
     format!("<{notice}@{}>", from.email.domain())
 }
 
-/// The mail for `alert`.
-fn compose(alert: &Alert, from: &Mailbox, to: &[Mailbox], now: SystemTime) -> Result<Message, lettre::error::Error> {
-    let words = text::words(alert);
-    let subject = format!("[lapwing] {} ({})", cap(&text::headline(alert), 110), cap(&alert.cluster, 30));
+/// The mail for a notice.
+fn compose(
+    alerts: &[&Alert],
+    from: &Mailbox,
+    to: &[Mailbox],
+    now: SystemTime,
+) -> Result<Message, lettre::error::Error> {
+    let (alert, words) = (text::worst(alerts), text::message(alerts));
+    let subject = format!("[lapwing] {} ({})", cap(&words.headline, 110), cap(&alert.cluster, 30));
     let mut mail = Message::builder()
         .from(from.clone())
         .subject(mail_header(&subject))
         .date(now)
-        .message_id(Some(id(&webhook::notice_id(alert), from)))
+        .message_id(Some(id(&webhook::notice_id(alerts), from)))
         .raw_header(raw("Auto-Submitted", "auto-generated".to_owned()))
         .raw_header(raw("X-Lapwing-Alert", syslog_token(&alert.id, 100)));
-    if alert.status == Status::Update {
-        let first = id(&format!("{}.new", syslog_token(&alert.id, 100)), from);
-        mail = mail.in_reply_to(first.clone()).references(first);
-    }
+    // What goes on stands in one thread; its root is a mail that never was, which readers put up with.
+    let thread = id(&format!("{}.thread", identity(alert)), from);
+    mail = match alert.status {
+        Status::Update => {
+            let first = id(&format!("{}.new", syslog_token(&alert.id, 100)), from);
+            mail.in_reply_to(first.clone()).references(format!("{thread} {first}"))
+        }
+        _ => mail.references(thread),
+    };
     for mailbox in to {
         mail = mail.to(mailbox.clone());
     }
-    mail.multipart(MultiPart::alternative_plain_html(text::plain(alert, false), page(alert.level, &words)))
+    mail.multipart(MultiPart::alternative_plain_html(
+        text::layout(&words, alert.level, false),
+        page(alert.level, &words),
+    ))
 }
 
 fn colour(level: Level) -> &'static str {
@@ -304,32 +320,58 @@ fn colour(level: Level) -> &'static str {
     }
 }
 
+/// A list under a title; what looks like a command stands as one.
 fn list(title: &str, items: &[String]) -> String {
-    let items: Vec<String> = items
-        .iter()
-        .filter(|i| !i.trim().is_empty())
-        .map(|i| format!("<li>{}</li>\n", html(&cap(i.trim(), 1000))))
-        .collect();
-    if items.is_empty() { String::new() } else { format!("<h3>{title}</h3>\n<ul>\n{}</ul>\n", items.concat()) }
+    let item = |item: &String| {
+        let text = html(&cap(item.trim(), 1000));
+        if text::is_command(item.trim()) {
+            format!("<li><code style=\"{CODE}\">{text}</code></li>\n")
+        } else {
+            format!("<li>{text}</li>\n")
+        }
+    };
+    let items: Vec<String> = items.iter().filter(|i| !i.trim().is_empty()).map(item).collect();
+    if items.is_empty() {
+        return String::new();
+    }
+    format!("<h3 style=\"{TITLE}\">{title}</h3>\n<ul style=\"margin:0;padding-left:20px\">\n{}</ul>\n", items.concat())
 }
 
-/// The HTML part: no image, no link, no script.
+fn paragraph(title: &str, text: &str) -> String {
+    let text = html(&cap(&text.split_whitespace().collect::<Vec<_>>().join(" "), 2000));
+    if text.is_empty() {
+        return text;
+    }
+    format!("<h3 style=\"{TITLE}\">{title}</h3>\n<p style=\"margin:0\">{text}</p>\n")
+}
+
+const CODE: &str = "font-family:monospace;background:#f3f4f6;padding:2px 4px;word-break:break-all";
+const TITLE: &str = "font-size:14px;margin:16px 0 4px 0;color:#374151";
+const LABEL: &str = "text-align:left;vertical-align:top;padding:2px 12px 2px 0;color:#6b7280;font-weight:normal";
+const VALUE: &str = "vertical-align:top;padding:2px 0;word-break:break-word";
+
+/// The HTML part: no image, no link, no script; styles stand where they are used, because mail readers drop others.
 fn page(level: Level, words: &text::Words) -> String {
     let row = |(label, value): &(&str, String)| {
-        format!("<tr><th align=\"left\" valign=\"top\">{label}</th><td>{}</td></tr>\n", html(&cap(value, 400)))
+        let value = html(&cap(value, 400));
+        format!("<tr><th style=\"{LABEL}\">{label}</th><td style=\"{VALUE}\">{value}</td></tr>\n")
     };
     let rows: Vec<String> = words.facts.iter().map(row).collect();
     format!(
-        "<!doctype html>\n<html><body style=\"font-family:sans-serif\">\n<h2 style=\"color:{}\">{}</h2>\n<p>{}</p>\n\
-         <table cellpadding=\"3\">\n{}</table>\n{}{}{}{}</body></html>\n",
+        "<!doctype html>\n<html><head><meta charset=\"utf-8\"></head>\n<body style=\"font-family:sans-serif;\
+         font-size:14px;line-height:1.4;color:#111827;max-width:720px\">\n\
+         <div style=\"border-left:6px solid {};padding-left:12px\">\n<h2 style=\"font-size:18px;margin:0 0 4px 0\">{}</h2>\n\
+         <p style=\"margin:0\">{}</p>\n</div>\n<table style=\"border-collapse:collapse;margin-top:12px\">\n{}</table>\n\
+         {}{}{}{}{}</body></html>\n",
         colour(level),
         html(&words.headline),
         html(&cap(&words.summary, 1000)),
         rows.concat(),
         list("Why it is unusual", &words.unusual),
-        list("Why it matters", std::slice::from_ref(&words.why)),
+        paragraph("Why it matters", &words.why),
         list("Harmless when", &words.false_positives),
         list("Do next", &words.next_steps),
+        list("Told with it", &words.others),
     )
 }
 
@@ -382,7 +424,7 @@ mod tests {
         let from: Mailbox = "Lapwing <lapwing@example.org>".parse().unwrap();
         let to: Vec<Mailbox> = vec!["soc@example.org".parse().unwrap(), "on-call@example.org".parse().unwrap()];
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_772_366_400);
-        String::from_utf8(compose(alert, &from, &to, now).unwrap().formatted()).unwrap()
+        String::from_utf8(compose(&[alert], &from, &to, now).unwrap().formatted()).unwrap()
     }
 
     fn headers(mail: &str) -> Vec<(String, String)> {
@@ -404,7 +446,8 @@ mod tests {
         assert_eq!(header("Message-ID").unwrap(), "<a1b2c3d4.new@example.org>");
         assert_eq!(header("Auto-Submitted").unwrap(), "auto-generated");
         assert_eq!(header("To").unwrap(), "soc@example.org, on-call@example.org");
-        assert_eq!(header("References"), None);
+        assert!(header("References").unwrap().ends_with(".thread@example.org>"));
+        assert_eq!(header("In-Reply-To"), None);
         assert!(header("Content-Type").unwrap().starts_with("multipart/alternative"));
         assert!(mail.contains("text/plain") && mail.contains("text/html"));
     }
@@ -413,9 +456,10 @@ mod tests {
     fn an_update_threads_under_the_first_notice() {
         let mut alert = sample::alert();
         alert.status = Status::Update;
+        let thread = header(&mail(&sample::alert()), "References").unwrap();
         let mail = mail(&alert);
         assert_eq!(header(&mail, "Message-ID").unwrap(), "<a1b2c3d4.update@example.org>");
-        assert_eq!(header(&mail, "References").unwrap(), "<a1b2c3d4.new@example.org>");
+        assert_eq!(header(&mail, "References").unwrap(), format!("{thread} <a1b2c3d4.new@example.org>"));
         assert_eq!(header(&mail, "In-Reply-To").unwrap(), "<a1b2c3d4.new@example.org>");
     }
 

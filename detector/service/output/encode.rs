@@ -101,6 +101,16 @@ pub fn cef_value(text: &str) -> String {
     encode(text, special, "\\\\")
 }
 
+/// A field of the LEEF header, which cannot carry a bar.
+pub fn leef_header(text: &str) -> String {
+    visible(text).replace('|', "/")
+}
+
+/// A value of LEEF 2.0 between tabs.
+pub fn leef_value(text: &str) -> String {
+    visible(text).into_owned()
+}
+
 /// A value of RFC 5424 structured data: `"`, `\` and `]` escaped.
 pub fn sd_value(text: &str) -> String {
     let special = |c, out: &mut String| {
@@ -220,6 +230,7 @@ mod tests {
         fn nothing_unruly_leaves(text in hostile()) {
             for out in [visible(&text).into_owned(), cef_header(&text), cef_value(&text), sd_value(&text),
                         slack(&text), html(&text), mail_header(&text), terminal(&text).into_owned(),
+                        leef_header(&text), leef_value(&text),
                         json_line(&text).unwrap()] {
                 prop_assert!(!out.chars().any(unruly), "{out:?}");
             }

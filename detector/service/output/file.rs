@@ -11,7 +11,7 @@ use lapwing_engine::alert::{Alert, Level};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Failure, Receipt, Retry, encode};
+use super::{Failure, Receipt, Retry, record};
 
 /// Settings of an output of type `file`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -26,6 +26,8 @@ pub struct Config {
     pub retry: Retry,
     /// File to append to; created when missing, readable by its owner only.
     pub path: PathBuf,
+    /// How an alert is written: `json`, or `ocsf`.
+    pub format: record::Format,
 }
 
 impl Config {
@@ -46,15 +48,16 @@ impl Config {
 #[derive(Debug)]
 pub struct File {
     path: PathBuf,
+    format: record::Format,
 }
 
 impl File {
     pub fn new(config: &Config) -> Self {
-        Self { path: config.path.clone() }
+        Self { path: config.path.clone(), format: config.format }
     }
 
     pub async fn deliver(&mut self, alert: &Alert) -> Result<Receipt, Failure> {
-        let line = encode::json_line(alert).map_err(Failure::reject)?;
+        let line = record::line(alert, self.format, usize::MAX);
         let path = self.path.clone();
         let written = tokio::task::spawn_blocking(move || append_line(&path, &line)).await;
         let written = written.unwrap_or_else(|e| Err(io::Error::other(e)));
@@ -93,6 +96,16 @@ pub fn append_line(path: &Path, line: &str) -> io::Result<()> {
     written
 }
 
+/// Puts `content` in the place of `path` in one step, private and durable.
+pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let draft = path.with_extension("new");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    std::fs::rename(&draft, path)?;
+    sync_parent(path)
+}
+
 fn sync_parent(path: &Path) -> io::Result<()> {
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::File::open(parent)?.sync_all()
@@ -117,7 +130,7 @@ mod tests {
     async fn appends_a_line_per_alert_through_rotation() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("alerts.ndjson");
-        let mut file = File { path: path.clone() };
+        let mut file = File { path: path.clone(), format: record::Format::Json };
         file.deliver(&sample::alert()).await.unwrap();
         file.deliver(&sample::hostile("x\ny")).await.unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 2);
@@ -155,7 +168,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_disk_is_tried_again() {
-        let mut file = File { path: PathBuf::from("/dev/full") };
+        let mut file = File { path: PathBuf::from("/dev/full"), format: record::Format::Json };
         assert!(matches!(file.deliver(&sample::alert()).await, Err(Failure::Retry { .. })));
     }
 }

@@ -1,16 +1,19 @@
 //! One careful HTTP client for the outputs that speak HTTP: no redirects, no proxy from the environment,
 //! bounded answers and times, guarded addresses, verified TLS.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::header::{HeaderMap, RETRY_AFTER};
-use reqwest::{StatusCode, Url};
+use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::{Method, StatusCode, Url};
 
-use super::{Failure, encode, net, tls};
+use super::{Failure, encode, net, secret, tls};
 
 /// Longest answer read, in bytes.
-const MAX_ANSWER: usize = 64 * 1024;
+const MAX_ANSWER: usize = 256 * 1024;
 /// Longest body taken by [`Client::get`], in bytes.
 const MAX_GOT: usize = 64 << 20;
 /// Longest piece of an answer that is told to a person, in characters.
@@ -21,8 +24,10 @@ const SHOWN_ANSWER: usize = 300;
 pub struct Answer {
     pub status: StatusCode,
     pub retry_after: Option<Duration>,
-    /// At most 64 KiB.
+    /// At most 256 KiB.
     pub body: String,
+    /// The same as it came.
+    pub bytes: Vec<u8>,
 }
 
 impl Answer {
@@ -63,13 +68,24 @@ impl Client {
     }
 
     pub async fn post(&mut self, url: &Url, headers: HeaderMap, body: Vec<u8>) -> Result<Answer, Failure> {
+        self.ask(Method::POST, url, headers, body).await
+    }
+
+    /// Any request, and what was answered.
+    pub async fn ask(
+        &mut self,
+        method: Method,
+        url: &Url,
+        headers: HeaderMap,
+        body: Vec<u8>,
+    ) -> Result<Answer, Failure> {
         let client = match self.inner.take() {
             Some(client) => client,
             None => self.build()?,
         };
         // The address may stem from a file that was just changed.
         check(url).map_err(Failure::retry)?;
-        let answer = send(&client, url, headers, body).await.map_err(told)?;
+        let answer = send(&client, method, url, headers, body).await.map_err(told)?;
         self.inner = Some(client);
         Ok(answer)
     }
@@ -95,6 +111,11 @@ impl Client {
         }
         self.inner = Some(client);
         Ok(())
+    }
+
+    /// The client underneath, for those who speak HTTP by themselves. Literal addresses are theirs to check.
+    pub fn guarded(&self) -> Result<reqwest::Client, Failure> {
+        self.build()
     }
 
     /// Asks for `url` and tells the status; what else is answered is not read.
@@ -125,8 +146,14 @@ impl Client {
     }
 }
 
-async fn send(client: &reqwest::Client, url: &Url, headers: HeaderMap, body: Vec<u8>) -> reqwest::Result<Answer> {
-    let mut response = client.post(url.clone()).headers(headers).body(body).send().await?;
+async fn send(
+    client: &reqwest::Client,
+    method: Method,
+    url: &Url,
+    headers: HeaderMap,
+    body: Vec<u8>,
+) -> reqwest::Result<Answer> {
+    let mut response = client.request(method, url.clone()).headers(headers).body(body).send().await?;
     let retry_after = response.headers().get(RETRY_AFTER).and_then(|v| retry_after(v.to_str().ok()?));
     let status = response.status();
     let mut body = Vec::new();
@@ -139,7 +166,79 @@ async fn send(client: &reqwest::Client, url: &Url, headers: HeaderMap, body: Vec
             Err(e) => return Err(e),
         }
     }
-    Ok(Answer { status, retry_after, body: String::from_utf8_lossy(&body).into_owned() })
+    Ok(Answer { status, retry_after, body: String::from_utf8_lossy(&body).into_owned(), bytes: body })
+}
+
+/// `base` with `path` behind it.
+pub fn join(base: &str, path: &str) -> Result<Url, Failure> {
+    parse(&format!("{}/{path}", base.trim_end_matches('/'))).map_err(Failure::retry)
+}
+
+/// `body` compressed, and the header that says so.
+pub fn gzip(headers: &mut HeaderMap, body: &[u8]) -> Result<Vec<u8>, Failure> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut encoder, body).map_err(Failure::reject)?;
+    headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    encoder.finish().map_err(Failure::reject)
+}
+
+/// Headers that say what the body is.
+pub fn content(kind: &'static str) -> HeaderMap {
+    HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(kind))])
+}
+
+/// Puts a secret header there; its value never shows in logs.
+pub fn secret_header(headers: &mut HeaderMap, name: HeaderName, value: &str) -> Result<(), Failure> {
+    let mut value = HeaderValue::from_str(value).map_err(|_| {
+        Failure::retry(format_args!("`{name}` cannot carry its value; look for line breaks in its file"))
+    })?;
+    value.set_sensitive(true);
+    headers.insert(name, value);
+    Ok(())
+}
+
+/// `Authorization: SCHEME TOKEN` with the token in the file, when there is one.
+pub fn bearer(headers: &mut HeaderMap, scheme: &str, token_file: Option<&Path>) -> Result<(), Failure> {
+    let Some(path) = token_file else { return Ok(()) };
+    let token = secret::read(path).map_err(Failure::retry)?;
+    secret_header(headers, AUTHORIZATION, &format!("{scheme} {}", token.expose()))
+}
+
+/// `Authorization: Basic` for a user and the password in the file, when both are there.
+pub fn basic(headers: &mut HeaderMap, user: Option<&str>, password_file: Option<&Path>) -> Result<(), Failure> {
+    let (Some(user), Some(path)) = (user, password_file) else { return Ok(()) };
+    let password = secret::read(path).map_err(Failure::retry)?;
+    let pair = STANDARD.encode(format!("{user}:{}", password.expose()));
+    secret_header(headers, AUTHORIZATION, &format!("Basic {pair}"))
+}
+
+/// The complaint about a `tls.serverName`, which HTTP does not use.
+pub fn no_server_name(tls: &tls::Config) -> Option<String> {
+    let set = tls.server_name.is_some();
+    set.then(|| "tls.serverName does not apply here; the name in the url is verified".to_owned())
+}
+
+/// The complaints about a receiver reached by `url`.
+pub fn receiver_problems(url: &str, tls: &tls::Config, timeout_seconds: u32) -> Vec<String> {
+    let mut found: Vec<String> = parse(url).err().map(|e| format!("url: {e}")).into_iter().collect();
+    found.extend(no_server_name(tls));
+    if !(1..=300).contains(&timeout_seconds) {
+        found.push("timeoutSeconds: expected 1 to 300".to_owned());
+    }
+    found
+}
+
+/// The complaint about half a login.
+pub fn login_problem(user: Option<&String>, password_file: Option<&PathBuf>) -> Option<String> {
+    let half = user.is_some() != password_file.is_some();
+    half.then(|| "`username` and `passwordFile` belong together; set both or none".to_owned())
+}
+
+/// Makes paths relative to `base`, those that are set.
+pub fn resolve<const N: usize>(base: &Path, paths: [&mut Option<PathBuf>; N]) {
+    for path in paths.into_iter().flatten() {
+        *path = base.join(&*path);
+    }
 }
 
 /// Seconds, or a date to wait for.
@@ -226,7 +325,12 @@ mod tests {
     use super::*;
 
     fn answer(status: u16) -> Answer {
-        Answer { status: StatusCode::from_u16(status).unwrap(), retry_after: None, body: "no\x1b".to_owned() }
+        Answer {
+            status: StatusCode::from_u16(status).unwrap(),
+            retry_after: None,
+            body: "no\x1b".to_owned(),
+            bytes: Vec::new(),
+        }
     }
 
     #[test]

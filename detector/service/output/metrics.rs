@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::metrics::Metrics;
-pub use crate::metrics::Outcome;
+pub use crate::metrics::{Outcome, Withheld};
 
 /// The metrics of one output; they begin at zero when it is made.
 #[derive(Clone)]
@@ -22,8 +22,18 @@ impl Meter {
         Self { metrics, output: output.to_owned(), pending: Arc::default(), oldest: Arc::default() }
     }
 
-    pub fn delivery(&self, outcome: Outcome) {
-        self.metrics.delivery(&self.output, outcome, 1);
+    pub fn delivery(&self, outcome: Outcome, alerts: u64) {
+        self.metrics.delivery(&self.output, outcome, alerts);
+    }
+
+    /// One alert was not told.
+    pub fn withheld(&self, why: Withheld) {
+        self.metrics.withheld(&self.output, why, 1);
+    }
+
+    /// How many alerts wait for others, a digest or the end of a time interval.
+    pub fn held(&self, count: usize) {
+        self.metrics.held(&self.output, count);
     }
 
     /// How many records lie between the cursor and the end of the alert journal.

@@ -1,22 +1,37 @@
-//! Ways out: each output takes one alert at a time and says whether the receiver has it.
+//! Ways out: each output takes a notice, one alert or several that are told together, and says whether the receiver
+//! has it.
 //!
 //! One file per output, one encoding function per format ([`encode`]), the words of an alert written once
-//! ([`text`]). An output delivers a single alert and knows nothing of queues; order, retries and dead
+//! ([`text`]). An output delivers one notice and knows nothing of queues; order, grouping, retries and dead
 //! letters are the [`worker`]'s, one per output, so that a dead receiver slows nobody else.
 
+pub mod alertmanager;
+pub mod attack;
 pub mod cef;
 pub mod dead;
+pub mod ecs;
+pub mod elasticsearch;
 pub mod email;
 pub mod encode;
 pub mod file;
 pub mod http;
+pub mod kafka;
+pub mod leef;
+pub mod loki;
 pub mod metrics;
 pub mod net;
+pub mod ocsf;
+pub mod otlp;
+pub mod pagerduty;
+pub mod record;
 pub mod sample;
 pub mod secret;
+pub mod shrink;
 pub mod slack;
+pub mod splunk;
 pub mod stdout;
 pub mod syslog;
+pub mod teams;
 pub mod text;
 pub mod tls;
 pub mod webhook;
@@ -28,6 +43,8 @@ use std::time::Duration;
 use lapwing_engine::alert::{Alert, Level};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::config::HumanDuration;
 
 /// One output of the configuration, told apart by `type`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -43,8 +60,24 @@ pub enum Config {
     Slack(slack::Config),
     /// E-mail over SMTP.
     Email(email::Config),
-    /// Syslog (RFC 5424) over TCP or TLS, carrying CEF or JSON.
+    /// Syslog (RFC 5424) over TCP, TLS or UDP, carrying CEF, LEEF or JSON.
     Syslog(syslog::Config),
+    /// Prometheus Alertmanager.
+    Alertmanager(alertmanager::Config),
+    /// PagerDuty Events v2.
+    Pagerduty(pagerduty::Config),
+    /// Microsoft Teams, through the webhook of a Workflow.
+    Teams(teams::Config),
+    /// Splunk HTTP Event Collector.
+    Splunk(splunk::Config),
+    /// Elasticsearch or OpenSearch.
+    Elasticsearch(elasticsearch::Config),
+    /// OpenTelemetry logs.
+    Otlp(otlp::Config),
+    /// Grafana Loki.
+    Loki(loki::Config),
+    /// A Kafka topic.
+    Kafka(kafka::Config),
 }
 
 /// How stubborn an output is.
@@ -73,9 +106,35 @@ pub enum Failure {
     /// May pass by itself (network, overload, expired credentials): try again, not before `after`.
     #[error("{reason}")]
     Retry { reason: String, after: Option<Duration> },
-    /// The receiver will not take this alert as it is.
+    /// The receiver will not take this notice as it is.
     #[error("{reason}")]
     Reject { reason: String },
+    /// Fewer alerts at once might be taken.
+    #[error("{reason}")]
+    TooLarge { reason: String },
+    /// The receiver took some alerts of the notice: not those `refused` for good (with why) nor those to be sent
+    /// `again`, told by their place.
+    #[error("{reason}")]
+    Partial { refused: Vec<(usize, String)>, again: Vec<usize>, reason: String, after: Option<Duration> },
+}
+
+/// What one notice of an output can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carries {
+    /// At most so many alerts, each a record of its own at the receiver.
+    Records(usize),
+    /// A message for people, about any number of alerts.
+    Message,
+}
+
+impl Carries {
+    /// How many alerts are gathered before one is told.
+    pub const fn most(self) -> usize {
+        match self {
+            Self::Records(most) => most,
+            Self::Message => 1,
+        }
+    }
 }
 
 impl Failure {
@@ -106,6 +165,14 @@ macro_rules! each {
             Config::Slack($c) => $body,
             Config::Email($c) => $body,
             Config::Syslog($c) => $body,
+            Config::Alertmanager($c) => $body,
+            Config::Pagerduty($c) => $body,
+            Config::Teams($c) => $body,
+            Config::Splunk($c) => $body,
+            Config::Elasticsearch($c) => $body,
+            Config::Otlp($c) => $body,
+            Config::Loki($c) => $body,
+            Config::Kafka($c) => $body,
         }
     };
 }
@@ -133,6 +200,47 @@ impl Config {
             Self::Slack(_) => "slack",
             Self::Email(_) => "email",
             Self::Syslog(_) => "syslog",
+            Self::Alertmanager(_) => "alertmanager",
+            Self::Pagerduty(_) => "pagerduty",
+            Self::Teams(_) => "teams",
+            Self::Splunk(_) => "splunk",
+            Self::Elasticsearch(_) => "elasticsearch",
+            Self::Otlp(_) => "otlp",
+            Self::Loki(_) => "loki",
+            Self::Kafka(_) => "kafka",
+        }
+    }
+
+    pub const fn carries(&self) -> Carries {
+        match self {
+            Self::Stdout(_) | Self::File(_) | Self::Webhook(_) | Self::Syslog(_) | Self::Pagerduty(_) => {
+                Carries::Records(1)
+            }
+            Self::Slack(_) | Self::Teams(_) | Self::Email(_) => Carries::Message,
+            Self::Alertmanager(_) => Carries::Records(alertmanager::BATCH),
+            Self::Splunk(_) => Carries::Records(splunk::BATCH),
+            Self::Elasticsearch(_) => Carries::Records(elasticsearch::BATCH),
+            Self::Otlp(_) => Carries::Records(otlp::BATCH),
+            Self::Loki(_) => Carries::Records(loki::BATCH),
+            Self::Kafka(_) => Carries::Records(kafka::BATCH),
+        }
+    }
+
+    /// How many notices it may be told a minute; what comes faster is told together.
+    pub const fn max_per_minute(&self) -> Option<u32> {
+        match self {
+            Self::Slack(c) => c.max_per_minute,
+            Self::Teams(c) => c.max_per_minute,
+            Self::Email(c) => c.max_per_minute,
+            _ => None,
+        }
+    }
+
+    /// After how much quiet it is told that an alert is over.
+    pub const fn resolve_after(&self) -> Option<HumanDuration> {
+        match self {
+            Self::Pagerduty(c) => c.resolve_after,
+            _ => None,
         }
     }
 
@@ -161,6 +269,9 @@ impl Config {
         if !(1..=100).contains(&retry.refused_tries) {
             found.push("retry.refusedTries: expected 1 to 100".to_owned());
         }
+        if self.max_per_minute().is_some_and(|n| !(1..=600).contains(&n)) {
+            found.push("maxPerMinute: expected 1 to 600".to_owned());
+        }
         found.extend(each!(self, c => c.problems()));
         found
     }
@@ -175,6 +286,14 @@ pub enum Output {
     Slack(Box<slack::Slack>),
     Email(Box<email::Email>),
     Syslog(Box<syslog::Syslog>),
+    Alertmanager(Box<alertmanager::Alertmanager>),
+    Pagerduty(Box<pagerduty::Pagerduty>),
+    Teams(Box<teams::Teams>),
+    Splunk(Box<splunk::Splunk>),
+    Elasticsearch(Box<elasticsearch::Elasticsearch>),
+    Otlp(Box<otlp::Otlp>),
+    Loki(Box<loki::Loki>),
+    Kafka(Box<kafka::Kafka>),
 }
 
 impl Output {
@@ -191,18 +310,40 @@ impl Output {
             Config::Slack(c) => Self::Slack(Box::new(slack::Slack::new(c).map_err(failed)?)),
             Config::Email(c) => Self::Email(Box::new(email::Email::new(c).map_err(failed)?)),
             Config::Syslog(c) => Self::Syslog(Box::new(syslog::Syslog::new(c).map_err(failed)?)),
+            Config::Alertmanager(c) => {
+                Self::Alertmanager(Box::new(alertmanager::Alertmanager::new(c).map_err(failed)?))
+            }
+            Config::Pagerduty(c) => Self::Pagerduty(Box::new(pagerduty::Pagerduty::new(c).map_err(failed)?)),
+            Config::Teams(c) => Self::Teams(Box::new(teams::Teams::new(c).map_err(failed)?)),
+            Config::Splunk(c) => Self::Splunk(Box::new(splunk::Splunk::new(c).map_err(failed)?)),
+            Config::Elasticsearch(c) => {
+                Self::Elasticsearch(Box::new(elasticsearch::Elasticsearch::new(c).map_err(failed)?))
+            }
+            Config::Otlp(c) => Self::Otlp(Box::new(otlp::Otlp::new(c).map_err(failed)?)),
+            Config::Loki(c) => Self::Loki(Box::new(loki::Loki::new(c).map_err(failed)?)),
+            Config::Kafka(c) => Self::Kafka(Box::new(kafka::Kafka::new(c).map_err(failed)?)),
         })
     }
 
-    /// Hands `alert` to the receiver. `Ok` only when the receiver has it, as far as its protocol tells.
-    pub async fn deliver(&mut self, alert: &Alert) -> Result<Receipt, Failure> {
+    /// Hands the alerts, one at least and no more than it carries, to the receiver. `Ok` only when the receiver has them
+    /// all, as far as its protocol tells.
+    pub async fn deliver(&mut self, alerts: &[&Alert]) -> Result<Receipt, Failure> {
+        let Some(first) = alerts.first() else { return Ok(Receipt("nothing to send".to_owned())) };
         match self {
-            Self::Stdout(o) => o.deliver(alert).await,
-            Self::File(o) => o.deliver(alert).await,
-            Self::Webhook(o) => o.deliver(alert).await,
-            Self::Slack(o) => o.deliver(alert).await,
-            Self::Email(o) => o.deliver(alert).await,
-            Self::Syslog(o) => o.deliver(alert).await,
+            Self::Stdout(o) => o.deliver(first).await,
+            Self::File(o) => o.deliver(first).await,
+            Self::Webhook(o) => o.deliver(first).await,
+            Self::Slack(o) => o.deliver(alerts).await,
+            Self::Email(o) => o.deliver(alerts).await,
+            Self::Syslog(o) => o.deliver(first).await,
+            Self::Alertmanager(o) => o.deliver(alerts).await,
+            Self::Pagerduty(o) => o.deliver(first).await,
+            Self::Teams(o) => o.deliver(alerts).await,
+            Self::Splunk(o) => o.deliver(alerts).await,
+            Self::Elasticsearch(o) => o.deliver(alerts).await,
+            Self::Otlp(o) => o.deliver(alerts).await,
+            Self::Loki(o) => o.deliver(alerts).await,
+            Self::Kafka(o) => o.deliver(alerts).await,
         }
     }
 
@@ -238,11 +379,21 @@ mod tests {
 - { name: chat, type: slack, urlFile: slack.url, minLevel: high }
 - { name: mail, type: email, host: mail.example.org, from: lapwing@example.org, to: [soc@example.org] }
 - { name: siem, type: syslog, address: 'siem:6514', tls: { ca: ca.pem }, format: cef }
+- { name: am, type: alertmanager, urls: ['https://am.example.org:9093'] }
+- { name: pager, type: pagerduty, keyFile: pd.key, resolveAfter: 4h }
+- { name: teams, type: teams, urlFile: teams.url }
+- { name: hec, type: splunk, url: 'https://splunk.example.org:8088', tokenFile: hec.token, acknowledge: true }
+- { name: search, type: elasticsearch, url: 'https://search.example.org:9200', apiKeyFile: key }
+- { name: otel, type: otlp, url: 'https://otel.example.org:4318/v1/logs' }
+- { name: loki, type: loki, url: 'https://loki.example.org/loki/api/v1/push', tenant: soc }
+- { name: topic, type: kafka, brokers: ['kafka:9092'], topic: alerts, format: ocsf }
 ",
         )
         .unwrap();
         let kinds: Vec<_> = configs.iter().map(Config::kind).collect();
-        assert_eq!(kinds, ["stdout", "file", "webhook", "slack", "email", "syslog"]);
+        let expected =
+            "stdout file webhook slack email syslog alertmanager pagerduty teams splunk elasticsearch otlp loki kafka";
+        assert_eq!(kinds.join(" "), expected);
         assert_eq!(configs.iter().flat_map(Config::problems).collect::<Vec<_>>(), Vec::<String>::new());
         assert_eq!(configs[0].min_level(), Level::Low);
         assert_eq!(configs[2].retry().refused_tries, 3);
@@ -269,7 +420,7 @@ mod tests {
         let schema = serde_json::to_value(schemars::schema_for!(Config)).unwrap();
         let schema = jsonschema::validator_for(&schema).unwrap();
         for (good, json) in [
-            (true, serde_json::json!({ "name": "a", "type": "slack", "urlFile": "x", "minLevel": "high" })),
+            (true, serde_json::json!({ "name": "a", "type": "teams", "urlFile": "x", "minLevel": "high" })),
             (true, serde_json::json!({ "name": "a", "type": "syslog", "address": "a:1", "tls": { "ca": "x" } })),
             (false, serde_json::json!({ "name": "a", "type": "stdout", "fromat": "text" })),
             (false, serde_json::json!({ "name": "a", "type": "stdout", "urlFile": "x" })),

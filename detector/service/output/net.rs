@@ -6,7 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
 
 /// Longest wait for a TCP connection.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -79,6 +79,17 @@ pub async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, NetError>
 pub async fn connect(host: &str, port: u16) -> Result<TcpStream, NetError> {
     let timeout = tokio::time::timeout(CONNECT_TIMEOUT, try_each(host, port)).await;
     timeout.map_err(|_| NetError::Timeout { host: host.to_owned() })?
+}
+
+/// A socket for datagrams to the first address of `host`.
+pub async fn connect_udp(host: &str, port: u16) -> Result<UdpSocket, NetError> {
+    let address = resolve(host, port).await?[0];
+    let any: SocketAddr =
+        if address.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
+    let failed = |source| NetError::Connect { host: host.to_owned(), address, source };
+    let socket = UdpSocket::bind(any).await.map_err(failed)?;
+    socket.connect(address).await.map_err(failed)?;
+    Ok(socket)
 }
 
 async fn try_each(host: &str, port: u16) -> Result<TcpStream, NetError> {

@@ -1,20 +1,21 @@
-//! Alerts in a Slack channel through an incoming webhook, laid out with Block Kit.
+//! Alerts in a Slack channel through an incoming webhook, or through a bot, which can thread; laid out with Block Kit.
 //!
 //! Text an attacker may have written stands only in `plain_text` blocks, where Slack renders no markup, no
 //! mention and no link; links are never unfurled.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use lapwing_engine::alert::{Alert, Level};
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use lapwing_engine::alert::{Alert, Level, Status};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::encode::{cap, slack, visible};
-use super::{Failure, Receipt, Retry, http, text, tls, webhook};
+use super::{Failure, Receipt, Retry, http, secret, text, tls, webhook};
+use crate::flow::gather::identity;
 
 /// Slack's limits, in characters.
 const HEADER: usize = 150;
@@ -28,10 +29,14 @@ const FIELDS: usize = 10;
 /// Messages at once before one a second.
 const BURST: f64 = 5.0;
 
+/// Threads remembered; the one used longest ago is forgotten, and what goes on begins a new one.
+const THREADS: usize = 1000;
+const API: &str = "https://slack.com/api/";
+
 /// Settings of an output of type `slack`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
-#[schemars(extend("required" = ["name", "urlFile"]))]
+#[schemars(extend("required" = ["name"]))]
 pub struct Config {
     /// Unique name of this output.
     pub name: String,
@@ -39,58 +44,121 @@ pub struct Config {
     pub min_level: Level,
     /// How stubborn it is.
     pub retry: Retry,
-    /// File that holds the address of the incoming webhook. The address is a secret.
-    pub url_file: PathBuf,
+    /// File that holds the address of an incoming webhook. The address is a secret. Either this, or `tokenFile`.
+    pub url_file: Option<PathBuf>,
+    /// File with a bot token (scope `chat:write`): what goes on stands in one thread. Needs `channel`.
+    pub token_file: Option<PathBuf>,
+    /// Where the bot writes: the id of a channel it was invited to.
+    pub channel: Option<String>,
+    /// Where the bot's API is.
+    pub api_url: String,
+    /// Most messages a minute (1 to 600); what comes faster is told together.
+    pub max_per_minute: Option<u32>,
     /// How to trust the receiver.
     pub tls: tls::Config,
 }
 
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            min_level: Level::default(),
+            retry: Retry::default(),
+            url_file: None,
+            token_file: None,
+            channel: None,
+            api_url: API.to_owned(),
+            max_per_minute: None,
+            tls: tls::Config::default(),
+        }
+    }
+}
+
 impl Config {
     pub(super) fn target(&self) -> String {
-        format!("the address in {}", self.url_file.display())
+        match (&self.url_file, &self.channel) {
+            (Some(path), _) => format!("the address in {}", path.display()),
+            (None, Some(channel)) => format!("channel {channel}"),
+            (None, None) => "nowhere".to_owned(),
+        }
     }
 
     pub(super) fn resolve(&mut self, base: &Path) {
-        self.url_file = base.join(&self.url_file);
+        http::resolve(base, [&mut self.url_file, &mut self.token_file]);
         self.tls.resolve(base);
     }
 
     pub(super) fn problems(&self) -> Vec<String> {
         let mut found = Vec::new();
-        if self.url_file.as_os_str().is_empty() {
-            found.push("urlFile is missing; expected a file with the address of the incoming webhook".to_owned());
+        match (&self.url_file, &self.token_file, &self.channel) {
+            (Some(_), None, None) | (None, Some(_), Some(_)) => {}
+            _ => found.push("set `urlFile` (an incoming webhook), or `tokenFile` and `channel` (a bot)".to_owned()),
         }
-        if self.tls.server_name.is_some() {
-            found.push("tls.serverName does not apply here; the name in the url is verified".to_owned());
-        }
+        found.extend(http::parse(&self.api_url).err().map(|e| format!("apiUrl: {e}")));
+        found.extend(http::no_server_name(&self.tls));
         found
     }
 }
 
 #[derive(Debug)]
 pub struct Slack {
-    url_file: PathBuf,
+    config: Config,
     client: http::Client,
     pace: Pace,
+    /// By what goes on: the first message about it, and when it was last used.
+    threads: HashMap<String, (String, Instant)>,
 }
 
 impl Slack {
     pub fn new(config: &Config) -> Result<Self, String> {
-        webhook::url_from(&config.url_file).map_err(|e| e.to_string())?;
+        if let Some(path) = &config.url_file {
+            webhook::url_from(path).map_err(|e| e.to_string())?;
+        }
+        if let Some(path) = &config.token_file {
+            secret::read(path).map_err(|e| e.to_string())?;
+        }
         config.tls.client().map_err(|e| e.to_string())?;
         let client = http::Client::new(config.tls.clone(), Duration::from_secs(30));
-        Ok(Self { url_file: config.url_file.clone(), client, pace: Pace::new() })
+        Ok(Self { config: config.clone(), client, pace: Pace::new(), threads: HashMap::new() })
     }
 
-    pub async fn deliver(&mut self, alert: &Alert) -> Result<Receipt, Failure> {
-        let url = webhook::url_from(&self.url_file)?;
-        let body = serde_json::to_vec(&message(alert)).map_err(Failure::reject)?;
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
+    pub async fn deliver(&mut self, alerts: &[&Alert]) -> Result<Receipt, Failure> {
+        let mut body = message(alerts);
+        let mut headers = http::content("application/json; charset=utf-8");
+        let incident = identity(text::worst(alerts));
+        let url = match (&self.config.url_file, &self.config.token_file) {
+            (Some(path), _) => webhook::url_from(path)?,
+            (None, token) => {
+                http::bearer(&mut headers, "Bearer", token.as_deref())?;
+                body["channel"] = self.config.channel.clone().into();
+                if let Some((thread, _)) = self.threads.get(&incident) {
+                    body["thread_ts"] = thread.clone().into();
+                    body["reply_broadcast"] = (text::worst(alerts).status == Status::New).into();
+                }
+                let api = format!("{}/chat.postMessage", self.config.api_url.trim_end_matches('/'));
+                http::parse(&api).map_err(Failure::retry)?
+            }
+        };
+        let body = serde_json::to_vec(&body).map_err(Failure::reject)?;
         self.pace.wait().await;
         let answer = self.client.post(&url, headers, body).await?;
-        verdict(&answer)?;
+        if self.config.token_file.is_none() {
+            verdict(&answer)?;
+        } else {
+            let posted = bot_verdict(&answer)?;
+            self.remember(incident, posted);
+        }
         Ok(Receipt(answer.told()))
+    }
+
+    fn remember(&mut self, incident: String, message: String) {
+        let thread = self.threads.get(&incident).map_or(message, |(thread, _)| thread.clone());
+        self.threads.insert(incident, (thread, Instant::now()));
+        if self.threads.len() > THREADS
+            && let Some(oldest) = self.threads.iter().min_by_key(|(_, (_, used))| *used).map(|(key, _)| key.clone())
+        {
+            self.threads.remove(&oldest);
+        }
     }
 }
 
@@ -100,10 +168,30 @@ fn verdict(answer: &http::Answer) -> Result<(), Failure> {
         return Err(Failure::reject(format_args!("{}; make a new incoming webhook", answer.told())));
     }
     answer.verdict()?;
-    let body = answer.body.trim();
-    let accepted = body == "ok"
-        || serde_json::from_str::<Value>(body).is_ok_and(|v| v.get("ok").and_then(Value::as_bool) == Some(true));
-    if accepted { Ok(()) } else { Err(Failure::reject(answer.told())) }
+    if answer.body.trim() == "ok" { Ok(()) } else { Err(Failure::reject(answer.told())) }
+}
+
+/// The time stamp of the message a bot wrote, which is its name. Of the many errors only those about this message or
+/// this channel are final.
+fn bot_verdict(answer: &http::Answer) -> Result<String, Failure> {
+    answer.verdict()?;
+    let body: Value = serde_json::from_str(answer.body.trim()).unwrap_or_default();
+    if body["ok"] == true {
+        return Ok(body["ts"].as_str().unwrap_or_default().to_owned());
+    }
+    let told = answer.told();
+    match body["error"].as_str().unwrap_or_default() {
+        "channel_not_found"
+        | "not_in_channel"
+        | "is_archived"
+        | "msg_too_long"
+        | "msg_blocks_too_long"
+        | "no_text"
+        | "invalid_blocks"
+        | "invalid_blocks_format"
+        | "restricted_action" => Err(Failure::reject(told)),
+        _ => Err(Failure::Retry { reason: told, after: answer.retry_after }),
+    }
 }
 
 /// A short burst, then a message a second: more, and Slack refuses.
@@ -154,9 +242,9 @@ fn emblem(level: Level) -> &'static str {
     }
 }
 
-/// The message for `alert`: at most eight blocks, every limit of Block Kit kept.
-fn message(alert: &Alert) -> Value {
-    let words = text::words(alert);
+/// The message for a notice: at most ten blocks, every limit of Block Kit kept.
+fn message(alerts: &[&Alert]) -> Value {
+    let (alert, words) = (text::worst(alerts), text::message(alerts));
     let header = format!("{} {}", emblem(alert.level), words.headline);
     let facts = words.facts.iter().filter(|(label, _)| !matches!(*label, "Rule" | "Alert")).take(FIELDS);
     let fields: Vec<Value> = facts.map(|(label, value)| plain_text(&format!("{label}: {value}"), FIELD)).collect();
@@ -169,6 +257,7 @@ fn message(alert: &Alert) -> Value {
     blocks.extend(section("Why it matters", std::slice::from_ref(&words.why)));
     blocks.extend(section("Harmless when", &words.false_positives));
     blocks.extend(section("Do next", &words.next_steps));
+    blocks.extend(section("Told with it", &words.others));
     let footer = format!("Lapwing · alert {} · rule {}", cap(&alert.id, FIELD), cap(&alert.rule.id, FIELD));
     blocks.push(json!({ "type": "context", "elements": [plain_text(&footer, 2 * FIELD)] }));
     json!({
@@ -206,7 +295,7 @@ mod tests {
 
     #[test]
     fn says_the_words() {
-        let message = message(&sample::alert());
+        let message = message(&[&sample::alert()]);
         let mut found = Vec::new();
         texts(&message, &mut found);
         let all: Vec<_> = found.iter().map(|(_, t)| *t).collect();
@@ -216,7 +305,7 @@ mod tests {
             "From: 203.0.113.7",
             "Right: RoleBinding shop/devs",
             "Outcome: allowed (101)",
-            "Do next\nkubectl -n shop get pod web-1 -o yaml\nAsk alice whether this was planned",
+            "Do next\nlapwing show a1b2c3d4\nkubectl -n shop get pod web-1 -o yaml\nAsk alice whether this was planned",
         ] {
             assert!(all.contains(&part), "{part}: {all:#?}");
         }
@@ -225,7 +314,7 @@ mod tests {
     #[test]
     fn a_mention_or_link_from_an_event_is_only_text() {
         let evil = "<!channel> <http://evil|Reset password> *b* `c`";
-        let message = message(&sample::hostile(evil));
+        let message = message(&[&sample::hostile(evil)]);
         let mut found = Vec::new();
         texts(&message, &mut found);
         assert!(found.iter().all(|(kind, _)| *kind == "plain_text"), "{found:?}");
@@ -240,7 +329,7 @@ mod tests {
             alert.why = text.clone();
             alert.rule.title = text.clone();
             alert.evidence[0].details = vec![text; 10];
-            let message = message(&alert);
+            let message = message(&[&alert]);
             let blocks = message["blocks"].as_array().unwrap();
             let count = |v: &Value| v["text"].as_str().unwrap().chars().count();
             prop_assert!(count(&blocks[0]["text"]) <= HEADER);
@@ -261,10 +350,14 @@ mod tests {
             status: StatusCode::from_u16(status).unwrap(),
             retry_after: None,
             body: body.to_owned(),
+            bytes: Vec::new(),
         };
         assert!(verdict(&answer(200, "ok")).is_ok());
-        assert!(verdict(&answer(200, "{\"ok\":true}")).is_ok());
-        assert!(matches!(verdict(&answer(200, "{\"ok\":false}")), Err(Failure::Reject { .. })));
+        assert_eq!(bot_verdict(&answer(200, r#"{"ok":true,"ts":"17.1"}"#)).unwrap(), "17.1");
+        for (error, gone) in [("channel_not_found", true), ("invalid_auth", false), ("fatal_error", false)] {
+            let no = bot_verdict(&answer(200, &format!(r#"{{"ok":false,"error":"{error}"}}"#)));
+            assert_eq!(matches!(no, Err(Failure::Reject { .. })), gone, "{error}: {no:?}");
+        }
         assert!(matches!(verdict(&answer(200, "<html>proxy")), Err(Failure::Reject { .. })));
         for status in [400, 403, 404, 410] {
             assert!(matches!(verdict(&answer(status, "no")), Err(Failure::Reject { .. })), "{status}");

@@ -13,12 +13,11 @@ use lapwing_engine::alert::{Alert, Level};
 use rustls::pki_types::ServerName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 
-use super::encode::{cap, json_line, sd_value, syslog_token};
-use super::{Failure, Receipt, Retry, cef, net, tls};
+use super::encode::{cap, sd_value, syslog_token};
+use super::{Failure, Receipt, Retry, cef, leef, net, record, tls};
 
 /// Longest wait for one write.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -40,9 +39,11 @@ pub struct Config {
     pub retry: Retry,
     /// `host:port` of the receiver. 6514 is usual with TLS, 514 or 601 without.
     pub address: String,
-    /// Speak TLS. Without it alerts travel readable over TCP.
+    /// Speak TLS. Without it alerts travel readable.
     pub tls: Option<tls::Config>,
-    /// What the message is: `cef` or `json`.
+    /// `tcp`, or `udp`, which loses messages without a word.
+    pub transport: Transport,
+    /// What the message is: `cef`, `leef` or `json`.
     pub format: Format,
     /// Syslog facility, 0 to 23. Default: 16 (local0).
     pub facility: u8,
@@ -56,7 +57,17 @@ pub struct Config {
 pub enum Format {
     #[default]
     Cef,
+    Leef,
     Json,
+}
+
+/// What carries the messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    #[default]
+    Tcp,
+    Udp,
 }
 
 impl Default for Config {
@@ -67,6 +78,7 @@ impl Default for Config {
             retry: Retry::default(),
             address: String::new(),
             tls: None,
+            transport: Transport::default(),
             format: Format::default(),
             facility: 16,
             max_bytes: 8000,
@@ -76,7 +88,12 @@ impl Default for Config {
 
 impl Config {
     pub(super) fn target(&self) -> String {
-        format!("{} over {}", self.address, if self.tls.is_some() { "TLS" } else { "TCP" })
+        let over = match (self.transport, &self.tls) {
+            (Transport::Udp, _) => "UDP",
+            (Transport::Tcp, None) => "TCP",
+            (Transport::Tcp, Some(_)) => "TLS",
+        };
+        format!("{} over {over}", self.address)
     }
 
     pub(super) fn resolve(&mut self, base: &Path) {
@@ -89,6 +106,9 @@ impl Config {
         let mut found = Vec::new();
         if net::split_address(&self.address).is_none() {
             found.push(format!("address `{}`: expected `host:port`", self.address));
+        }
+        if self.transport == Transport::Udp && self.tls.is_some() {
+            found.push("tls needs transport `tcp`".to_owned());
         }
         if self.facility > 23 {
             found.push("facility: expected 0 to 23".to_owned());
@@ -139,7 +159,11 @@ impl Syslog {
     }
 
     pub async fn deliver(&mut self, alert: &Alert) -> Result<Receipt, Failure> {
-        let frame = frame(alert, &self.config, &self.hostname, Utc::now());
+        let message = message(alert, &self.config, &self.hostname, Utc::now());
+        if self.config.transport == Transport::Udp {
+            return self.datagram(message.as_bytes()).await;
+        }
+        let frame = format!("{} {message}", message.len()).into_bytes();
         self.tend().await?;
         self.ready().await?;
         self.write(&frame).await?;
@@ -148,6 +172,15 @@ impl Syslog {
         }
         self.unconfirmed.push_back((Instant::now(), frame));
         Ok(Receipt("sent; syslog has no acknowledgement, look for the alert at the receiver".to_owned()))
+    }
+
+    async fn datagram(&self, message: &[u8]) -> Result<Receipt, Failure> {
+        let socket = net::connect_udp(&self.host, self.port).await.map_err(Failure::retry)?;
+        socket.send(message).await.map_err(|e| match e.raw_os_error() {
+            Some(code) if code == rustix::io::Errno::MSGSIZE.raw_os_error() => Failure::reject(e),
+            _ => Failure::retry(format_args!("cannot send to {}: {e}", self.config.target())),
+        })?;
+        Ok(Receipt("sent as a datagram, which nobody acknowledges; look for the alert at the receiver".to_owned()))
     }
 
     /// Sends again what a broken connection may have lost.
@@ -239,19 +272,20 @@ const fn severity(level: Level) -> u8 {
     }
 }
 
-/// The octet-counted frame of `alert`; the message in it has at most `config.max_bytes` bytes.
-fn frame(alert: &Alert, config: &Config, hostname: &str, now: DateTime<Utc>) -> Vec<u8> {
+/// The message of `alert`, of at most `config.max_bytes` bytes.
+fn message(alert: &Alert, config: &Config, hostname: &str, now: DateTime<Utc>) -> String {
     let priority = u16::from(config.facility) * 8 + u16::from(severity(alert.level));
     let time = now.to_rfc3339_opts(SecondsFormat::Micros, true);
     let data = structured_data(alert);
-    let kind = cef::status(alert.status);
+    let kind = alert.status.as_str();
     let mut message = format!("<{priority}>1 {time} {hostname} lapwing - alert-{kind} {data} ");
     let room = config.max_bytes.saturating_sub(message.len());
     message.push_str(&match config.format {
         Format::Cef => cef::encode(alert, room),
-        Format::Json => json(alert, room),
+        Format::Leef => leef::encode(alert, room),
+        Format::Json => record::line(alert, record::Format::Json, room),
     });
-    format!("{} {message}", message.len()).into_bytes()
+    message
 }
 
 fn structured_data(alert: &Alert) -> String {
@@ -267,65 +301,10 @@ fn structured_data(alert: &Alert) -> String {
     if data.len() > 600 { "-".to_owned() } else { data }
 }
 
-/// `alert` as one line of JSON of at most `max` bytes. What does not fit is left out, `"truncated": true` says so.
-fn json(alert: &Alert, max: usize) -> String {
-    let Ok(mut value) = serde_json::to_value(alert) else { return "{}".to_owned() };
-    let steps: [fn(&mut Value); 8] = [
-        |v| keep_last(v, "evidence", 1),
-        |v| keep_last(v, "auditIDs", 10),
-        |v| remove(v, &["falsePositives", "nextSteps"]),
-        |v| remove(v, &["why"]),
-        |v| shorten(v, 255),
-        |v| remove(v, &["evidence", "auditIDs"]),
-        |v| shorten(v, 32),
-        |v| keep(v, &["id", "status", "level", "cluster", "actor", "first", "last", "count", "summary"]),
-    ];
-    let mut line = json_line(&value).unwrap_or_default();
-    for step in steps {
-        if line.len() <= max {
-            break;
-        }
-        step(&mut value);
-        value["truncated"] = Value::Bool(true);
-        line = json_line(&value).unwrap_or_default();
-    }
-    line
-}
-
-fn keep_last(value: &mut Value, key: &str, count: usize) {
-    if let Some(list) = value[key].as_array_mut() {
-        list.drain(..list.len().saturating_sub(count));
-    }
-}
-
-fn remove(value: &mut Value, keys: &[&str]) {
-    if let Some(map) = value.as_object_mut() {
-        map.retain(|key, _| !keys.contains(&key.as_str()));
-    }
-}
-
-fn keep(value: &mut Value, keys: &[&str]) {
-    if let Some(map) = value.as_object_mut() {
-        map.retain(|key, _| keys.contains(&key.as_str()));
-    }
-}
-
-/// Cuts every text to `max` characters and every list but evidence to ten items.
-fn shorten(value: &mut Value, max: usize) {
-    match value {
-        Value::String(text) => *text = cap(text, max).into_owned(),
-        Value::Array(list) => {
-            list.truncate(10);
-            list.iter_mut().for_each(|v| shorten(v, max));
-        }
-        Value::Object(map) => map.values_mut().for_each(|v| shorten(v, max)),
-        _ => {}
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use serde_json::Value;
 
     use super::*;
     use crate::output::sample;
@@ -333,17 +312,15 @@ mod tests {
     fn text(alert: &Alert, format: Format) -> String {
         let config = Config { format, ..Config::default() };
         let now = "2026-03-01T12:00:00.123456789Z".parse().unwrap();
-        String::from_utf8(frame(alert, &config, "host", now)).unwrap()
+        message(alert, &config, "host", now)
     }
 
     #[test]
     fn a_frame_reads_as_expected() {
         let text = text(&sample::alert(), Format::Json);
-        let (length, message) = text.split_once(' ').unwrap();
-        assert_eq!(length.parse::<usize>().unwrap(), message.len());
         let start = "<131>1 2026-03-01T12:00:00.123456Z host lapwing - alert-new [lapwing@32473 alert_id=\"a1b2c3d4\" \
                      rule=\"pod-exec-shell\" level=\"high\" cluster=\"prod\"] ";
-        let body = message.strip_prefix(start).unwrap_or_else(|| panic!("{message}"));
+        let body = text.strip_prefix(start).unwrap_or_else(|| panic!("{text}"));
         assert_eq!(serde_json::from_str::<Alert>(body).unwrap(), sample::alert());
     }
 
@@ -359,7 +336,7 @@ mod tests {
         alert.evidence = vec![alert.evidence[0].clone(); 10];
         alert.evidence[9].name = "last".to_owned();
         alert.audit_ids = vec!["x".repeat(36); 500];
-        let value: Value = serde_json::from_str(&json(&alert, 3000)).unwrap();
+        let value: Value = serde_json::from_str(&record::line(&alert, record::Format::Json, 3000)).unwrap();
         assert_eq!(value["truncated"], true);
         assert_eq!(value["summary"], alert.summary);
         assert_eq!(value["evidence"][0]["name"], "last");
@@ -375,9 +352,7 @@ mod tests {
             alert.rule.tags = vec![text; 20];
             let format = if json { Format::Json } else { Format::Cef };
             let config = Config { format, max_bytes: max, ..Config::default() };
-            let frame = String::from_utf8(frame(&alert, &config, "host", Utc::now())).unwrap();
-            let (length, message) = frame.split_once(' ').unwrap();
-            prop_assert_eq!(length.parse::<usize>().unwrap(), message.len());
+            let message = message(&alert, &config, "host", Utc::now());
             prop_assert!(message.len() <= max, "{}", message.len());
             prop_assert!(!message.contains('\n'));
             if json {

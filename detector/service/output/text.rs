@@ -8,7 +8,7 @@ use std::io::IsTerminal;
 use lapwing_engine::alert::{Alert, Evidence, Level, Status, Verdict};
 use owo_colors::{OwoColorize, Style};
 
-use super::encode::{cap, terminal};
+use super::encode::{cap, terminal, visible};
 
 /// An alert in words, in the order a reader wants them.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,13 +23,19 @@ pub struct Words {
     pub why: String,
     pub next_steps: Vec<String>,
     pub false_positives: Vec<String>,
+    /// Further alerts told with it, a line each.
+    pub others: Vec<String>,
 }
+
+/// Further alerts that are listed; of the rest it is said how many they are.
+const LISTED: usize = 20;
 
 /// The mark in front of the headline: what kind of notice this is.
 fn mark(alert: &Alert) -> &'static str {
     match alert.status {
         Status::New => "",
         Status::Update => "UPDATE: ",
+        Status::Resolved => "RESOLVED: ",
         Status::Test => "TEST: ",
     }
 }
@@ -111,12 +117,72 @@ pub fn words(alert: &Alert) -> Words {
         why: alert.why.trim().to_owned(),
         next_steps: alert.next_steps.clone(),
         false_positives: alert.false_positives.clone(),
+        others: Vec::new(),
     }
+}
+
+/// `text` with nothing in it that a mail or chat program makes a link of by itself: `http[://]evil`, `www[.]evil`.
+fn unlinked(text: &str) -> String {
+    let mut out = text.replace("://", "[://]");
+    for (start, cut) in [("www.", "www[.]"), ("mailto:", "mailto[:]")] {
+        // Same bytes, same places: only ASCII letters change.
+        while let Some(at) = out.to_ascii_lowercase().find(start) {
+            out.replace_range(at..at + start.len(), cut);
+        }
+    }
+    out
+}
+
+/// The words of a notice, for people: its worst alert spelled out, the others a line each. The first thing to run shows the
+/// alert. What a sender wrote is no link.
+pub fn message(alerts: &[&Alert]) -> Words {
+    let worst = worst(alerts);
+    let mut words = words(worst);
+    if worst.status != Status::Test {
+        words.next_steps.insert(0, format!("lapwing show {}", short(&worst.id)));
+    }
+    if alerts.len() > 1 {
+        words.headline = format!("{} alerts, the worst: {}", alerts.len(), words.headline);
+        let mut others: Vec<&&Alert> = alerts.iter().filter(|a| !std::ptr::eq(**a, worst)).collect();
+        others.sort_by_key(|a| std::cmp::Reverse(a.level));
+        words.others = others.iter().take(LISTED).map(|a| line(a)).collect();
+        if others.len() > LISTED {
+            words.others.push(format!("and {} more: lapwing search kind:alert --since 1d", others.len() - LISTED));
+        }
+    }
+    words.summary = unlinked(&words.summary);
+    for (_, value) in &mut words.facts {
+        *value = unlinked(value);
+    }
+    for text in words.unusual.iter_mut().chain(&mut words.next_steps).chain(&mut words.others) {
+        *text = unlinked(text);
+    }
+    words
+}
+
+/// The alert a notice is headed by: the first of the highest level.
+pub fn worst<'a>(alerts: &[&'a Alert]) -> &'a Alert {
+    let by_level = |best: &'a Alert, next: &&'a Alert| if next.level > best.level { *next } else { best };
+    alerts[1..].iter().fold(alerts[0], by_level)
+}
+
+/// `HIGH Shell opened in a pod: alice in prod, 2026-03-01 12:00:00 UTC, lapwing show a1b2c3d4`
+fn line(alert: &Alert) -> String {
+    let who = cap(&alert.actor, 80);
+    let cluster = cap(&alert.cluster, 80);
+    let line = format!("{}: {who} in {cluster}, {}, lapwing show {}", headline(alert), when(alert), short(&alert.id));
+    // One alert is one line, whatever it is called.
+    visible(&line).into_owned()
+}
+
+/// Enough of an id to find the alert by, and nothing a shell would not take as it is.
+fn short(id: &str) -> String {
+    id.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(12).collect()
 }
 
 fn unusual(alert: &Alert) -> Vec<String> {
     let reasons = alert.anomaly.iter().flat_map(|a| &a.reasons);
-    reasons.map(|r| format!("{:.1} bits: {}", r.bits, r.text)).collect()
+    reasons.map(|r| format!("{:.1} bits: {}", r.bits, visible(&r.text))).collect()
 }
 
 /// Longest value shown to a person; the whole text is in the JSON outputs.
@@ -139,9 +205,13 @@ fn style(level: Level, colours: bool) -> Style {
 
 /// The human rendering, several lines, ending in an empty one. Safe to print on a terminal.
 pub fn plain(alert: &Alert, colours: bool) -> String {
-    let words = words(alert);
+    layout(&words(alert), alert.level, colours)
+}
+
+/// Words as several lines, ending in an empty one. Safe to print on a terminal.
+pub fn layout(words: &Words, level: Level, colours: bool) -> String {
     let dim = if colours { Style::new().dimmed() } else { Style::new() };
-    let mut out = format!("{}\n", shown(&words.headline).style(style(alert.level, colours)));
+    let mut out = format!("{}\n", shown(&words.headline).style(style(level, colours)));
     out.push_str(&sentence(&words.summary));
     for (label, value) in &words.facts {
         out.push_str(&format!("  {} {}\n", format!("{label:<8}").style(dim), shown(value)));
@@ -150,6 +220,7 @@ pub fn plain(alert: &Alert, colours: bool) -> String {
     paragraph(&mut out, "Why it matters", std::slice::from_ref(&words.why), "", dim);
     paragraph(&mut out, "Harmless when", &words.false_positives, "- ", dim);
     paragraph(&mut out, "Do next", &words.next_steps, "$ ", dim);
+    paragraph(&mut out, "Told with it", &words.others, "- ", dim);
     out.push('\n');
     out
 }
@@ -305,6 +376,40 @@ HIGH Shell opened in a pod
         assert!(matches!(long.as_slice(), [command] if command.starts_with("    $ kubectl get pod x")), "{long:?}");
         assert!(text.contains("    - step") && text.contains("\n      step"), "{text}");
         assert!(!is_command("kubectl get pod x -o yaml: what can it do?"));
+    }
+
+    #[test]
+    fn a_message_shows_the_worst_first_and_the_others_a_line_each() {
+        let (first, mut worst) = (sample::alert(), sample::hostile("eve\nWho: root"));
+        worst.level = Level::Critical;
+        let many = vec![first.clone(); 30];
+        let all: Vec<&Alert> = many.iter().chain([&worst]).collect();
+        let words = message(&all);
+        assert_eq!(words.headline, "31 alerts, the worst: CRITICAL Shell opened in a pod");
+        assert_eq!(words.next_steps[0], "lapwing show a1b2c3d4");
+        assert_eq!(words.others.len(), LISTED + 1);
+        assert_eq!(
+            words.others[0],
+            "HIGH Shell opened in a pod: alice in prod, 2026-03-01 12:00:00 UTC, lapwing show a1b2c3d4"
+        );
+        assert_eq!(words.others[LISTED], "and 10 more: lapwing search kind:alert --since 1d");
+        assert!(message(&[&first, &worst]).others.iter().all(|l| !l.contains('\n')), "an alert is one line");
+    }
+
+    #[test]
+    fn what_a_sender_wrote_is_no_link() {
+        let hostile = sample::hostile("HTTPS://evil www.WWW.evil MailTo:x@evil http://http://x");
+        let mut other = sample::alert();
+        other.level = Level::Critical;
+        for alerts in [vec![&hostile], vec![&hostile, &other]] {
+            let text = layout(&message(&alerts), Level::High, false).to_ascii_lowercase();
+            let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+            for link in ["://e", "://h", "://x", "www.", "mailto:"] {
+                assert!(!text.replace("[://]", "").contains(link), "{link} in {text}");
+            }
+            assert!(text.contains("https[://]evil www[.]www[.]evil mailto[:]x@evil http[://]http[://]x"), "{text}");
+        }
+        assert_eq!(words(&hostile).summary, hostile.summary, "machines get it as it was");
     }
 
     #[test]

@@ -10,13 +10,14 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, Mac};
-use lapwing_engine::alert::{Alert, Level, Status};
+use lapwing_engine::alert::{Alert, Level};
+use lapwing_engine::group;
 use reqwest::Url;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{HeaderMap, HeaderName};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Failure, Receipt, Retry, encode, http, secret, tls};
+use super::{Failure, Receipt, Retry, encode, http, record, secret, tls};
 
 /// Settings of an output of type `webhook`.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -37,6 +38,8 @@ pub struct Config {
     pub secret_file: Option<PathBuf>,
     /// File with a bearer token to send along.
     pub token_file: Option<PathBuf>,
+    /// How the body is written: `json`, or `ocsf`.
+    pub format: record::Format,
     /// How to trust the receiver.
     pub tls: tls::Config,
     /// Longest time for one request, in seconds (1 to 300).
@@ -53,6 +56,7 @@ impl Default for Config {
             url_file: None,
             secret_file: None,
             token_file: None,
+            format: record::Format::default(),
             tls: tls::Config::default(),
             timeout_seconds: 30,
         }
@@ -76,9 +80,7 @@ impl Config {
     }
 
     pub(super) fn resolve(&mut self, base: &Path) {
-        for path in [&mut self.url_file, &mut self.secret_file, &mut self.token_file].into_iter().flatten() {
-            *path = base.join(&*path);
-        }
+        http::resolve(base, [&mut self.url_file, &mut self.secret_file, &mut self.token_file]);
         self.tls.resolve(base);
     }
 
@@ -89,9 +91,7 @@ impl Config {
             (None, Some(_)) => {}
             _ => found.push("set exactly one of `url` and `urlFile`".to_owned()),
         }
-        if self.tls.server_name.is_some() {
-            found.push("tls.serverName does not apply here; the name in the url is verified".to_owned());
-        }
+        found.extend(http::no_server_name(&self.tls));
         if !(1..=300).contains(&self.timeout_seconds) {
             found.push("timeoutSeconds: expected 1 to 300".to_owned());
         }
@@ -116,9 +116,9 @@ impl Webhook {
     }
 
     pub async fn deliver(&mut self, alert: &Alert) -> Result<Receipt, Failure> {
-        let body = encode::json_line(alert).map_err(Failure::reject)?.into_bytes();
+        let body = record::line(alert, self.config.format, usize::MAX).into_bytes();
         let url = self.url()?;
-        let headers = self.headers(&notice_id(alert), chrono::Utc::now().timestamp(), &body)?;
+        let headers = self.headers(&notice_id(&[alert]), chrono::Utc::now().timestamp(), &body)?;
         let answer = self.client.post(&url, headers, body).await?;
         answer.verdict()?;
         Ok(Receipt(answer.told()))
@@ -133,16 +133,9 @@ impl Webhook {
     }
 
     fn headers(&self, id: &str, timestamp: i64, body: &[u8]) -> Result<HeaderMap, Failure> {
-        let mut headers = HeaderMap::new();
-        let mut put = |name: &'static str, value: &str| {
-            let mut value = HeaderValue::from_str(value).map_err(|_| {
-                Failure::retry(format_args!("`{name}` cannot carry its value; look for line breaks in its file"))
-            })?;
-            value.set_sensitive(name == AUTHORIZATION.as_str());
-            headers.insert(HeaderName::from_static(name), value);
-            Ok::<_, Failure>(())
-        };
-        put(CONTENT_TYPE.as_str(), "application/json")?;
+        let mut headers = http::content("application/json");
+        let mut put =
+            |name: &'static str, value: &str| http::secret_header(&mut headers, HeaderName::from_static(name), value);
         put("webhook-id", id)?;
         put("idempotency-key", id)?;
         put("webhook-timestamp", &timestamp.to_string())?;
@@ -150,10 +143,7 @@ impl Webhook {
             let secret = secret::read(path).map_err(Failure::retry)?;
             put("webhook-signature", &signatures(&secret, id, timestamp, body)?)?;
         }
-        if let Some(path) = &self.config.token_file {
-            let token = secret::read(path).map_err(Failure::retry)?;
-            put(AUTHORIZATION.as_str(), &format!("Bearer {}", token.expose()))?;
-        }
+        http::bearer(&mut headers, "Bearer", self.config.token_file.as_deref())?;
         Ok(headers)
     }
 }
@@ -164,14 +154,14 @@ pub(super) fn url_from(path: &Path) -> Result<Url, Failure> {
     http::parse(text.expose()).map_err(|e| Failure::retry(format_args!("`{}`: {e}", path.display())))
 }
 
-/// One id for every try of one notice: `<alert id>.new`.
-pub(super) fn notice_id(alert: &Alert) -> String {
-    let status = match alert.status {
-        Status::New => "new",
-        Status::Update => "update",
-        Status::Test => "test",
-    };
-    format!("{}.{status}", encode::syslog_token(&alert.id, 100))
+/// One id for every try of one notice: `<alert id>.new`; of several alerts a hash of theirs.
+pub(super) fn notice_id(alerts: &[&Alert]) -> String {
+    let of = |alert: &&Alert| format!("{}.{}", encode::syslog_token(&alert.id, 100), alert.status.as_str());
+    let ids: Vec<String> = alerts.iter().map(of).collect();
+    match ids.as_slice() {
+        [one] => one.clone(),
+        several => group::id(&several.iter().map(String::as_str).collect::<Vec<_>>()),
+    }
 }
 
 /// One signature for each line of the secret file, blanks between them.
@@ -241,6 +231,7 @@ mod tests {
     fn a_hostile_id_is_a_header_all_the_same() {
         let mut alert = sample::alert();
         alert.id = "a\r\nx: y".to_owned();
-        assert_eq!(notice_id(&alert), "a__x:_y.new");
+        assert_eq!(notice_id(&[&alert]), "a__x:_y.new");
+        assert_eq!(notice_id(&[&alert, &alert]).len(), 20);
     }
 }

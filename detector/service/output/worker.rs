@@ -1,31 +1,37 @@
-//! One worker per output: takes alerts in order, delivers each until the receiver has it, then moves the
-//! output's durable cursor.
+//! One worker per output: takes alerts in order, tells those that are to be told until the receiver has them, and moves
+//! the output's durable cursor.
 //!
 //! What may pass by itself is retried for ever, with full jitter. What the receiver refuses for good is
-//! tried a few times and then becomes a dead letter, on disk before the cursor moves. Nothing is dropped and
-//! nothing overtakes: a worker holds one alert at a time, its queue is the alert journal. A crash between
-//! delivery and cursor repeats that alert, with the same id.
+//! tried a few times and then becomes a dead letter, on disk before the cursor moves. Nothing is dropped: what waits
+//! (for its group, a digest, the end of a time interval) lies in the alert journal behind the cursor. A crash between
+//! delivery and cursor repeats that notice, with the same ids.
 
+mod state;
+mod tries;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lapwing_engine::alert::{Alert, Level};
-use rand::Rng;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::state::{Saved, StateFile};
+use self::tries::{End, Tries};
 use super::dead::{DeadLetter, DeadLetters};
-use super::metrics::{Meter, Outcome};
-use super::{Config, Failure, Output, Receipt, Retry};
+use super::metrics::{Meter, Withheld};
+use super::{Carries, Config, Failure, Output, Receipt};
+use crate::flow::gather::{Held, Take};
+use crate::flow::incident::Incidents;
+use crate::flow::inhibit::Inhibitor;
+use crate::flow::silence::Watch;
+use crate::flow::{Flow, Gather};
+use crate::pipeline::now_micros;
 
-/// First wait between tries; doubles up to the configured longest.
-const MIN_WAIT: Duration = Duration::from_millis(500);
-/// A receiver cannot ask for more patience than this.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
 /// How long one look for the next alert may wait.
 const POLL: Duration = Duration::from_secs(1);
-/// How long a delivery under way may go on after the worker was told to stop.
-const GRACE: Duration = Duration::from_secs(5);
 
 /// What comes next from the alert journal. A `position` is the journal's own (an LSN).
 #[derive(Debug)]
@@ -68,6 +74,8 @@ pub trait AlertSource: Send + 'static {
     fn next(&mut self, wait: Duration) -> io::Result<Next>;
     /// Everything up to `position` is done; remember that durably. What is forgotten is delivered again.
     fn done(&mut self, position: u64) -> io::Result<()>;
+    /// Everything up to `position` is done or waits because the configuration wants it to.
+    fn settled(&mut self, _position: u64) {}
     /// How many records lie after the last `done`.
     fn pending(&self) -> u64;
     /// A dead letter was written; called before its alert is `done`.
@@ -78,13 +86,14 @@ pub trait AlertSource: Send + 'static {
 
 /// What a worker delivers to; an [`Output`], or a fake in tests.
 pub trait Deliver: Send {
-    fn deliver(&mut self, alert: &Alert) -> impl Future<Output = Result<Receipt, Failure>> + Send;
+    /// At least one alert, and no more than the output carries.
+    fn deliver(&mut self, alerts: &[&Alert]) -> impl Future<Output = Result<Receipt, Failure>> + Send;
     fn tend(&mut self) -> impl Future<Output = Result<(), Failure>> + Send;
 }
 
 impl Deliver for Output {
-    async fn deliver(&mut self, alert: &Alert) -> Result<Receipt, Failure> {
-        Output::deliver(self, alert).await
+    async fn deliver(&mut self, alerts: &[&Alert]) -> Result<Receipt, Failure> {
+        Output::deliver(self, alerts).await
     }
     async fn tend(&mut self) -> Result<(), Failure> {
         Output::tend(self).await
@@ -98,94 +107,315 @@ pub enum WorkerError {
     Source { output: String, source: io::Error },
 }
 
-/// How one alert ended.
-enum End {
-    Done,
-    Buried(Box<DeadLetter>),
-    Stopped,
+/// A rate: so many a minute, as many at once.
+#[derive(Debug)]
+struct Bucket {
+    most: f64,
+    tokens: f64,
+    at: Instant,
+}
+
+impl Bucket {
+    fn new(a_minute: u32) -> Self {
+        let most = f64::from(a_minute);
+        Self { most, tokens: most, at: Instant::now() }
+    }
+
+    /// How many may go now.
+    fn free(&mut self) -> usize {
+        let now = Instant::now();
+        self.tokens = (self.tokens + (now - self.at).as_secs_f64() * self.most / 60.0).min(self.most);
+        self.at = now;
+        self.tokens as usize
+    }
 }
 
 /// One output and its duties.
 pub struct Worker<D> {
-    name: String,
     min_level: Level,
-    retry: Retry,
-    output: D,
-    dead_letters: DeadLetters,
-    meter: Meter,
-    stop: CancellationToken,
-    /// Since when the alert at the head waits.
-    waiting: Option<Instant>,
+    carries: Carries,
+    tries: Tries<D>,
+    flow: Arc<Flow>,
+    silences: Option<Watch>,
+    gather: Gather,
+    inhibitor: Inhibitor,
+    incidents: Option<Incidents>,
+    bucket: Option<Bucket>,
+    clock: Arc<dyn Fn() -> i64 + Send + Sync>,
+    file: StateFile,
+    /// As it is on disk.
+    saved: Saved,
+    /// Positions read and not done.
+    open: BTreeSet<u64>,
+    /// The last position read, and the one the cursor is at.
+    read: u64,
+    cursor: u64,
 }
 
 impl<D> std::fmt::Debug for Worker<D> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Worker").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Worker").field("name", &self.tries.name).finish_non_exhaustive()
     }
 }
 
 impl<D: Deliver> Worker<D> {
-    /// `data_dir/outputs` must exist.
+    /// `data_dir/outputs` must exist. Reads what the last run left there.
     pub fn new(config: &Config, output: D, data_dir: &std::path::Path, meter: Meter, stop: CancellationToken) -> Self {
-        Self {
-            name: config.name().to_owned(),
-            min_level: config.min_level(),
+        let name = config.name().to_owned();
+        let file = StateFile::of(data_dir, &name);
+        let saved = file.read();
+        let after = config.resolve_after().map(|d| i64::try_from(d.get().as_micros()).unwrap_or(i64::MAX));
+        let tries = Tries {
             retry: config.retry().clone(),
             output,
-            dead_letters: DeadLetters::of(data_dir, config.name()),
+            dead_letters: DeadLetters::of(data_dir, &name),
             meter,
             stop,
             waiting: None,
-        }
+            name,
+        };
+        let worker = Self {
+            min_level: config.min_level(),
+            carries: config.carries(),
+            tries,
+            flow: Arc::default(),
+            silences: None,
+            gather: Gather::new(saved.told.clone()),
+            inhibitor: Inhibitor::new(Arc::default(), BTreeMap::new()),
+            incidents: after.map(|after| Incidents::new(after, saved.open.clone())),
+            bucket: config.max_per_minute().map(Bucket::new),
+            clock: Arc::new(now_micros),
+            file,
+            open: BTreeSet::new(),
+            saved,
+            read: 0,
+            cursor: 0,
+        };
+        worker.with_flow(Arc::default())
+    }
+
+    /// With routes, inhibition and the rest.
+    #[must_use]
+    pub fn with_flow(mut self, flow: Arc<Flow>) -> Self {
+        let seen = self.saved.seen.iter().map(|(rule, values, last)| ((*rule, values.clone()), *last)).collect();
+        self.inhibitor = Inhibitor::new(Arc::clone(&flow.rules), seen);
+        self.flow = flow;
+        self
+    }
+
+    /// With silences.
+    #[must_use]
+    pub fn with_silences(mut self, silences: Watch) -> Self {
+        self.silences = Some(silences);
+        self
     }
 
     /// Delivers until told to stop. A delivery under way then has five seconds to end; what is not
     /// delivered is still in the journal.
     pub async fn run(mut self, source: impl AlertSource) -> Result<(), WorkerError> {
-        let (mut source, mut passed, mut moved) = (source, None, Instant::now());
-        while !self.stop.is_cancelled() {
+        let (mut source, mut moved) = (source, Instant::now());
+        while !self.tries.stop.is_cancelled() {
             let next;
-            (source, next) = self.blocking(source, |s| s.next(POLL)).await?;
-            self.meter.pending(source.pending());
+            let wait = if self.is_ready() { Duration::ZERO } else { POLL };
+            (source, next) = self.blocking(source, move |s| s.next(wait)).await?;
+            self.tries.meter.pending(source.pending());
             let idle = matches!(next, Next::Idle);
-            let (position, handled) = match next {
-                Next::Idle => (passed, false),
-                Next::Skip { position } => (Some(position), false),
-                Next::Alert { position, alert } if alert.level < self.min_level => (Some(position), false),
-                Next::Alert { position, alert } => match self.alert(alert, source.pending()).await {
-                    End::Done => (Some(position), true),
-                    End::Buried(letter) => {
-                        (source, ()) = self.blocking(source, move |s| s.buried(&letter)).await?;
-                        (Some(position), true)
-                    }
-                    End::Stopped => break,
-                },
+            let mut letters = Vec::new();
+            self.begin(&next);
+            match next {
+                Next::Idle => {}
+                Next::Skip { position } => self.read = position,
+                Next::Alert { position, alert } => self.look(position, *alert),
                 Next::Unreadable { position, text, reason } => {
-                    match self.bury(DeadLetter { unreadable: text, ..self.letter(reason, 0) }).await {
-                        End::Stopped => break,
-                        _ => (Some(position), true),
+                    let letter = DeadLetter { unreadable: text, ..self.tries.letter(reason, 0) };
+                    if self.tries.bury(letter).await.is_none() {
+                        break;
                     }
+                    self.read = position;
                 }
-            };
-            passed = position;
+            }
+            let mut told = false;
+            if idle || self.gather.held() >= self.carries.most() {
+                told = self.tell_due(&mut letters).await;
+            }
+            for letter in letters {
+                (source, ()) = self.blocking(source, move |s| s.buried(&letter)).await?;
+            }
             // What was only passed over may be passed over again: that is not worth a write each time.
-            if handled || idle || moved.elapsed() > POLL {
-                source = self.advance(source, passed.take()).await?;
+            if told || idle || moved.elapsed() > POLL {
+                source = self.advance(source).await?;
                 moved = Instant::now();
             }
-            if idle {
+            if idle && !told {
                 self.idle().await;
             }
         }
-        self.advance(source, passed).await?;
+        self.advance(source).await?;
         Ok(())
     }
 
-    /// Moves the cursor to `position`, when there is one.
-    async fn advance<S: AlertSource>(&self, source: S, position: Option<u64>) -> Result<S, WorkerError> {
-        let Some(position) = position else { return Ok(source) };
-        let (source, ()) = self.blocking(source, move |s| s.done(position)).await?;
-        self.meter.pending(source.pending());
+    /// The first record read lies behind the cursor.
+    fn begin(&mut self, next: &Next) {
+        let (Next::Alert { position, .. } | Next::Skip { position } | Next::Unreadable { position, .. }) = next else {
+            return;
+        };
+        if self.read == 0 {
+            self.cursor = position.saturating_sub(1);
+        }
+    }
+
+    /// Whether something is to be told now.
+    fn is_ready(&mut self) -> bool {
+        let now = (self.clock)();
+        let may = self.bucket.as_mut().is_none_or(|b| b.free() > 0);
+        may && (self.gather.due(now) > 0 || self.incidents.as_ref().is_some_and(|i| i.due(now).is_some()))
+    }
+
+    /// Decides what becomes of an alert just read.
+    fn look(&mut self, position: u64, alert: Alert) {
+        self.read = position;
+        let waited = self.saved.held.get(&position).copied();
+        if position <= self.saved.upto && waited.is_none() {
+            return;
+        }
+        if waited.is_none() {
+            self.inhibitor.see(&alert);
+        }
+        self.open.remove(&position);
+        if alert.level < self.min_level {
+            return self.tries.meter.withheld(Withheld::Level);
+        }
+        let Some(hop) = self.flow.hop(&self.tries.name, &alert) else {
+            return self.tries.meter.withheld(Withheld::Route);
+        };
+        self.open.insert(position);
+        let now = (self.clock)();
+        self.gather.add(alert, hop, position, waited.unwrap_or(now));
+    }
+
+    /// Tells what is due; true when something ended.
+    async fn tell_due(&mut self, letters: &mut Vec<DeadLetter>) -> bool {
+        let mut ended = false;
+        while !self.tries.stop.is_cancelled() {
+            let now = (self.clock)();
+            let free = self.bucket.as_mut().map_or(usize::MAX, Bucket::free);
+            if free == 0 {
+                break;
+            }
+            let how = match self.carries {
+                Carries::Records(most) => Take::AtMost(most),
+                Carries::Message if self.gather.due(now) > free => Take::Together,
+                Carries::Message => Take::Group,
+            };
+            let taken = self.gather.take(now, how);
+            if taken.is_empty() {
+                break;
+            }
+            let notice = self.withhold(taken, now);
+            ended = true;
+            if !notice.is_empty() && !self.tell(notice, letters).await {
+                break;
+            }
+        }
+        while !self.tries.stop.is_cancelled() {
+            let now = (self.clock)();
+            let Some(closing) = self.incidents.as_ref().and_then(|i| i.due(now)) else { break };
+            if self.bucket.as_mut().is_some_and(|b| b.free() == 0) {
+                break;
+            }
+            ended = true;
+            if !self.tell(vec![Held::by_itself(closing, now)], letters).await {
+                break;
+            }
+        }
+        ended
+    }
+
+    /// Without what is silenced or inhibited; that is done.
+    fn withhold(&mut self, taken: Vec<Held>, now: i64) -> Vec<Held> {
+        let time = chrono::DateTime::from_timestamp_micros(now).unwrap_or_default();
+        let (mut notice, mut kept_back) = (Vec::new(), Vec::new());
+        for held in taken {
+            let silence = self.silences.as_ref().and_then(|s| s.silenced_by(&held.alert, time));
+            let why = match silence {
+                Some(id) => Some((Withheld::Silence, id)),
+                None => self.inhibitor.inhibited_by(&held.alert).map(|rule| (Withheld::Inhibition, rule)),
+            };
+            match why {
+                Some((why, by)) => kept_back.push((held, why, by)),
+                None => notice.push(held),
+            }
+        }
+        for (held, why, by) in kept_back {
+            self.tries.meter.withheld(why);
+            tracing::info!(output = self.tries.name, alert = held.alert.id, why = why.as_str(), by, "not told");
+            self.open.remove(&held.position);
+        }
+        notice
+    }
+
+    /// Tells one notice to its end; false when told to stop before.
+    async fn tell(&mut self, notice: Vec<Held>, letters: &mut Vec<DeadLetter>) -> bool {
+        let count = notice.len();
+        let records = matches!(self.carries, Carries::Records(_));
+        let ends = self.tries.tell(notice, records).await;
+        if let Some(bucket) = &mut self.bucket {
+            bucket.tokens -= 1.0;
+        }
+        let (now, whole) = ((self.clock)(), ends.len() == count);
+        let mut delivered = Vec::new();
+        for end in ends {
+            match end {
+                End::Delivered(held) => {
+                    self.open.remove(&held.position);
+                    if let Some(incidents) = &mut self.incidents {
+                        incidents.told(&held.alert, now);
+                    }
+                    delivered.push(*held);
+                }
+                End::Buried(position, letter) => {
+                    self.open.remove(&position);
+                    letters.push(letter);
+                }
+            }
+        }
+        self.gather.note(&delivered, now);
+        whole
+    }
+
+    /// Saves what waits, then moves the cursor up to it.
+    async fn advance<S: AlertSource>(&mut self, source: S) -> Result<S, WorkerError> {
+        let now = (self.clock)();
+        let arrived: BTreeMap<u64, i64> = self.gather.waiting().collect();
+        let held = self.open.iter().map(|p| (*p, arrived.get(p).copied().unwrap_or(now)));
+        // Held by an earlier run and not read again yet.
+        let earlier = self.saved.held.iter().filter(|(p, _)| **p > self.read).map(|(p, at)| (*p, *at));
+        let held: BTreeMap<u64, i64> = held.chain(earlier).collect();
+        let caught_up = self.read >= self.saved.upto;
+        let done = held.keys().next().map_or(self.read, |first| first - 1);
+        let saved = Saved {
+            upto: if held.is_empty() && caught_up { 0 } else { self.read.max(self.saved.upto) },
+            held,
+            told: self.gather.told().clone(),
+            seen: self.inhibitor.seen().iter().map(|((rule, v), last)| (*rule, v.clone(), *last)).collect(),
+            open: self.incidents.as_ref().map(|i| i.open().clone()).unwrap_or_default(),
+        };
+        let mut source = source;
+        if saved != self.saved {
+            let (file, writing) = (self.file.clone(), saved.clone());
+            (source, ()) = self.blocking(source, move |_| file.write(&writing)).await?;
+            self.saved = saved;
+        }
+        if done > self.cursor {
+            (source, ()) = self.blocking(source, move |s| s.done(done)).await?;
+            self.cursor = done;
+        }
+        // Taken and not delivered, or due: that is no waiting the configuration wants.
+        if self.open.len() == self.gather.held() && self.gather.due(now) == 0 {
+            source.settled(self.read);
+        }
+        self.tries.meter.pending(source.pending());
+        self.tries.meter.held(self.gather.held());
         Ok(source)
     }
 
@@ -197,143 +427,21 @@ impl<D: Deliver> Worker<D> {
     ) -> Result<(S, T), WorkerError> {
         let joined = tokio::task::spawn_blocking(move || call(&mut source).map(|t| (source, t))).await;
         let result = joined.unwrap_or_else(|e| Err(io::Error::other(e)));
-        result.map_err(|source| WorkerError::Source { output: self.name.clone(), source })
+        result.map_err(|source| WorkerError::Source { output: self.tries.name.clone(), source })
     }
 
     async fn idle(&mut self) {
-        self.waiting = None;
-        self.meter.oldest(0.0);
-        let stop = self.stop.clone();
+        self.tries.waiting = None;
+        self.tries.meter.oldest(0.0);
+        let stop = self.tries.stop.clone();
         tokio::select! {
-            tended = self.output.tend() => if let Err(e) = tended {
-                tracing::warn!(output = self.name, reason = %e, "a broken connection may have lost alerts; sending them again failed, will try again");
+            tended = self.tries.output.tend() => if let Err(e) = tended {
+                tracing::warn!(output = self.tries.name, reason = %e, "a broken connection may have lost alerts; sending them again failed, will try again");
             },
             () = stop.cancelled() => {}
         }
     }
-
-    /// Tries until the receiver has the alert, it is buried, or the worker is stopped.
-    async fn alert(&mut self, alert: Box<Alert>, pending: u64) -> End {
-        self.waiting = Some(Instant::now());
-        let (mut tries, mut refusals) = (0_u32, 0_u32);
-        loop {
-            let Some(result) = self.attempt(&alert).await else { return End::Stopped };
-            tries = tries.saturating_add(1);
-            let (reason, after) = match result {
-                Ok(_) => {
-                    self.delivered(&alert, tries);
-                    return End::Done;
-                }
-                Err(Failure::Reject { reason }) => {
-                    refusals += 1;
-                    if refusals >= self.retry.refused_tries {
-                        return self.bury(DeadLetter { alert: Some(alert), ..self.letter(reason, tries) }).await;
-                    }
-                    (reason, None)
-                }
-                Err(Failure::Retry { reason, after }) => (reason, after),
-            };
-            self.meter.delivery(Outcome::Retry);
-            if tries.is_power_of_two() {
-                tracing::warn!(
-                    output = self.name,
-                    alert = alert.id,
-                    tries,
-                    pending,
-                    reason,
-                    "cannot deliver, will try again"
-                );
-            }
-            if self.pause(self.wait(tries, after)).await.is_none() {
-                return End::Stopped;
-            }
-        }
-    }
-
-    fn delivered(&mut self, alert: &Alert, tries: u32) {
-        self.meter.delivery(Outcome::Delivered);
-        self.meter.oldest(0.0);
-        self.waiting = None;
-        if tries > 1 {
-            tracing::info!(output = self.name, alert = alert.id, tries, "delivered after all");
-        }
-    }
-
-    /// One delivery, or `None` when the worker must stop before it ended.
-    async fn attempt(&mut self, alert: &Alert) -> Option<Result<Receipt, Failure>> {
-        let stop = self.stop.clone();
-        let deadline = async {
-            stop.cancelled().await;
-            tokio::time::sleep(GRACE).await;
-        };
-        tokio::select! {
-            biased;
-            result = self.output.deliver(alert) => Some(result),
-            () = deadline => None,
-        }
-    }
-
-    /// Full jitter: anything between nothing and the doubled wait, but never sooner than the receiver asked.
-    fn wait(&self, tries: u32, after: Option<Duration>) -> Duration {
-        let longest = Duration::from_secs(self.retry.max_wait_seconds.into());
-        let ceiling = MIN_WAIT.saturating_mul(1 << (tries - 1).min(16)).min(longest);
-        let jittered = ceiling.mul_f64(rand::rng().random::<f64>()).max(MIN_WAIT / 10);
-        after.map_or(jittered, |after| after.min(MAX_RETRY_AFTER).max(jittered))
-    }
-
-    /// Waits `time`, keeping the gauge of the oldest alert honest. `None` when told to stop.
-    async fn pause(&self, time: Duration) -> Option<()> {
-        let end = Instant::now() + time;
-        while Instant::now() < end {
-            if let Some(since) = self.waiting {
-                self.meter.oldest(since.elapsed().as_secs_f64());
-            }
-            let step = (Instant::now() + Duration::from_secs(5)).min(end);
-            tokio::select! {
-                () = tokio::time::sleep_until(step) => {}
-                () = self.stop.cancelled() => return None,
-            }
-        }
-        Some(())
-    }
-
-    fn letter(&self, reason: String, tries: u32) -> DeadLetter {
-        let time = chrono::Utc::now();
-        DeadLetter { time, output: self.name.clone(), reason, tries, alert: None, unreadable: String::new() }
-    }
-
-    /// Writes a dead letter, as often as it takes: the cursor must not pass an alert that is nowhere.
-    async fn bury(&mut self, letter: DeadLetter) -> End {
-        let mut tries = 0_u32;
-        loop {
-            let (file, letter) = (self.dead_letters.clone(), letter.clone());
-            let written = tokio::task::spawn_blocking(move || file.append(&letter));
-            match written.await.unwrap_or_else(|e| Err(io::Error::other(e))) {
-                Ok(()) => break,
-                Err(e) => {
-                    tries = tries.saturating_add(1);
-                    let file = self.dead_letters.path().display();
-                    tracing::error!(output = self.name, reason = %e, "cannot write dead letter to `{file}`, will try again");
-                }
-            }
-            if self.pause(self.wait(tries, None)).await.is_none() {
-                return End::Stopped;
-            }
-        }
-        self.meter.delivery(Outcome::Dead);
-        self.meter.oldest(0.0);
-        self.waiting = None;
-        let file = self.dead_letters.path().display();
-        tracing::error!(
-            output = self.name,
-            reason = letter.reason,
-            tries = letter.tries,
-            "gave up; the alert is in `{file}`"
-        );
-        End::Buried(Box::new(letter))
-    }
 }
 
 #[cfg(test)]
-#[path = "worker_tests.rs"]
 mod tests;

@@ -1,6 +1,7 @@
 //! A record that ends the process must not end it for ever. Which record a thread is at is noted in a file before it is
-//! looked at; where that is the same one after two crashes, it is set aside: at the second try each item of it is noted
-//! too, so that only the guilty one has to be.
+//! looked at; where that is the same one after two panics, it is set aside: at the second try each item of it is noted
+//! too, so that only the guilty one has to be. Whoever is killed says no last word, and a supervisor may kill at the same
+//! moment of each start: it takes more of those.
 //!
 //! The note is not synced: it has to survive the process, not the machine. What was set aside stays so, or a replay from
 //! before it would crash again; the event itself is still in the journal.
@@ -17,16 +18,18 @@ use super::selfalert::{Notice, SelfAlerts};
 use crate::journal::Lsn;
 use crate::metrics::Metrics;
 
-/// Crashes at one record until it is set aside.
-const PATIENCE: u64 = 2;
+/// How much a record is guilty of until it is set aside: of two panics, or of six ends without a word.
+const PATIENCE: u64 = 6;
+const OF_A_PANIC: u64 = 3;
 /// For a record as a whole.
 const WHOLE: u64 = u64::MAX;
 
 /// A record and an item of it, or [`WHOLE`].
 type Place = (u64, u64);
 
-/// Numbers in the file: the place being looked at (LSN 0: none), the place of the last crash, and how many there were.
-type Note = [u64; 5];
+/// Numbers in the file: the place being looked at (LSN 0: none), the place of the last crash, how guilty it is, and whether
+/// the thread panicked.
+type Note = [u64; 6];
 
 /// What a thread is at, and what it leaves out.
 #[derive(Debug)]
@@ -45,26 +48,31 @@ impl Attempts {
         let opened = Self::read(dir, name);
         opened.unwrap_or_else(|error| {
             tracing::warn!(%error, thread = name, "no note can be kept of records that end the process");
-            (Self { file: None, note: [0; 5], aside: BTreeSet::new(), careful: false }, None)
+            (Self { file: None, note: [0; 6], aside: BTreeSet::new(), careful: false }, None)
         })
     }
 
     fn read(dir: &Path, name: &'static str) -> io::Result<(Self, Option<Notice>)> {
         let path = dir.join(format!("{name}.at"));
-        let [lsn, item, last, _, crashes] = numbers(&fs::read(&path).unwrap_or_default());
+        let [lsn, item, last, _, before, panicked] = numbers(&fs::read(&path).unwrap_or_default());
         let list = dir.join(format!("{name}.aside"));
         let mut aside: BTreeSet<Place> =
             fs::read_to_string(&list).unwrap_or_default().lines().filter_map(place).collect();
         let file = File::options().create(true).truncate(false).write(true).open(&path)?;
-        let crashes = if lsn == 0 { 0 } else { 1 + if lsn == last { crashes } else { 0 } };
+        let now = match (lsn, panicked) {
+            (0, _) => 0,
+            (_, 0) => 1,
+            _ => OF_A_PANIC,
+        };
+        let guilt = now + if lsn == last { before } else { 0 };
         let mut attempts =
-            Self { file: Some(file), note: [0, WHOLE, lsn, item, crashes], aside: BTreeSet::new(), careful: false };
+            Self { file: Some(file), note: [0, WHOLE, lsn, item, guilt, 0], aside: BTreeSet::new(), careful: false };
         let mut notice = None;
-        if crashes >= PATIENCE && aside.insert((lsn, item)) {
+        if guilt >= PATIENCE && aside.insert((lsn, item)) {
             let mut out = File::options().create(true).append(true).open(&list)?;
             writeln!(out, "{lsn} {item}")?;
             out.sync_data()?;
-            attempts.note = [0; 5];
+            attempts.note = [0; 6];
             notice = Some(set_aside(name, (lsn, item)));
         }
         attempts.aside = aside;
@@ -117,6 +125,15 @@ impl Attempts {
     }
 }
 
+impl Drop for Attempts {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.note[5] = 1;
+            self.write();
+        }
+    }
+}
+
 /// Tells what is newly set aside; that it cannot be told keeps nobody from going on.
 pub fn tell(notice: Option<Notice>, metrics: &Metrics, own: &SelfAlerts) {
     let Some(notice) = notice else { return };
@@ -128,7 +145,7 @@ pub fn tell(notice: Option<Notice>, metrics: &Metrics, own: &SelfAlerts) {
 }
 
 fn numbers(bytes: &[u8]) -> Note {
-    let mut note = [0; 5];
+    let mut note = [0; 6];
     if bytes.len() == size_of::<Note>() {
         let chunks = bytes.as_chunks::<8>().0;
         note.iter_mut().zip(chunks).for_each(|(n, chunk)| *n = u64::from_le_bytes(*chunk));
@@ -149,7 +166,7 @@ fn set_aside(thread: &'static str, (lsn, item): Place) -> Notice {
         title: "An event that ended the process is set aside",
         level: Level::High,
         subject: format!("{thread} {lsn} {item}"),
-        summary: format!("{what} of the event journal ended the process {PATIENCE} times and is not {lost} any more"),
+        summary: format!("{what} of the event journal ended the process again and again and is not {lost} any more"),
         why: "Somebody may have found a request that Lapwing cannot bear, and may hide behind it. The event is kept.",
         next_steps: &[
             "look at what happened in the cluster around this event",
@@ -163,6 +180,15 @@ fn set_aside(thread: &'static str, (lsn, item): Place) -> Notice {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The thread that holds it panics.
+    fn panic(attempts: Attempts) {
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+            let _held = attempts;
+            std::panic::resume_unwind(Box::new(()));
+        }));
+        assert!(ended.is_err());
+    }
 
     /// A start that gets through items `0..crash_at` of record 7 and crashes there, or gets through all of it.
     fn start(dir: &Path, crash_at: Option<usize>) -> (Vec<usize>, Option<String>) {
@@ -181,6 +207,7 @@ mod tests {
                 }
                 if lsn == 7 {
                     if crash_at == Some(item) {
+                        panic(attempts);
                         return (seen, notice.map(|n| n.summary));
                     }
                     seen.push(item);
@@ -210,7 +237,12 @@ mod tests {
     #[test]
     fn crashes_elsewhere_or_with_an_end_between_them_do_not_add_up() {
         let dir = tempfile::tempdir().unwrap();
-        let crash = |lsn| Attempts::open(dir.path(), "engine").0.begin(Lsn(lsn));
+        let crash = |lsn| {
+            let (mut attempts, _) = Attempts::open(dir.path(), "engine");
+            let left_out = attempts.begin(Lsn(lsn));
+            panic(attempts);
+            left_out
+        };
         for lsn in [3, 4, 3, 4] {
             assert!(!crash(lsn));
         }
@@ -222,6 +254,16 @@ mod tests {
         }
         assert!(crash(4), "a record that never came to its items is left out as a whole");
         assert!(!crash(5));
+    }
+
+    #[test]
+    fn who_is_killed_at_the_same_record_is_not_set_aside_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        for end in 0..PATIENCE {
+            let (mut attempts, notice) = Attempts::open(dir.path(), "engine");
+            assert!(!attempts.begin(Lsn(4)) && notice.is_none(), "{end}");
+        }
+        assert!(Attempts::open(dir.path(), "engine").0.begin(Lsn(4)));
     }
 
     #[test]

@@ -17,12 +17,21 @@ use crate::output::worker::{AlertSource, Next};
 /// Pause before a journal that could not be read is read again.
 const REST: Duration = Duration::from_secs(1);
 
+/// How far an output has come in the alert journal.
+#[derive(Debug, Default)]
+pub struct Passed {
+    /// Everything up to here is done.
+    pub done: AtomicU64,
+    /// Everything up to here is done or waits because the configuration wants it to.
+    pub settled: AtomicU64,
+}
+
 /// Alerts behind an output's durable cursor.
 pub struct Queue {
     alerts: Journal,
     reader: Reader,
     cursor: CursorFile,
-    passed: Arc<AtomicU64>,
+    passed: Arc<Passed>,
     own: SelfAlerts,
 }
 
@@ -36,12 +45,13 @@ impl Queue {
             cursor.set(alerts.durable().0)?;
         }
         let reader = alerts.reader(Lsn(cursor.get()));
-        let passed = Arc::new(AtomicU64::new(cursor.get()));
+        let at = cursor.get();
+        let passed = Arc::new(Passed { done: at.into(), settled: at.into() });
         Ok(Self { alerts: alerts.clone(), reader, cursor, passed, own })
     }
 
-    /// How far this output has come, kept up to date; for the drain.
-    pub fn passed(&self) -> Arc<AtomicU64> {
+    /// How far this output has come, kept up to date.
+    pub fn passed(&self) -> Arc<Passed> {
         Arc::clone(&self.passed)
     }
 
@@ -80,8 +90,12 @@ impl AlertSource for Queue {
     }
 
     fn done(&mut self, position: u64) -> io::Result<()> {
-        self.passed.store(position, Ordering::Release);
+        self.passed.done.store(position, Ordering::Release);
         self.cursor.set(position).map_err(io::Error::other)
+    }
+
+    fn settled(&mut self, position: u64) {
+        self.passed.settled.fetch_max(position, Ordering::AcqRel);
     }
 
     /// Told through every output: of several, one may work. A dead letter about a dead letter is told to nobody.

@@ -4,6 +4,9 @@ use super::habits::{CONTROLLERS, Habit, Role, cluster_wide, success};
 use super::{DAYS, Identity, TEST, UPGRADE, World, always, office};
 use crate::stream::{DAY, HOUR, Mark, Request, SECOND};
 
+/// User, program, what it does and how often a day.
+type Part = (&'static str, &'static str, &'static [(&'static str, &'static str)], f64);
+
 impl World {
     pub(super) fn live(&mut self) {
         self.kubelets();
@@ -102,7 +105,7 @@ impl World {
     }
 
     fn control_plane(&mut self) {
-        let parts: [(&str, &str, &[(&str, &str)], f64); 4] = [
+        let parts: [Part; 4] = [
             (
                 "system:kube-controller-manager",
                 "kube-controller-manager",

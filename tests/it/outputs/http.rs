@@ -30,10 +30,14 @@ use tokio_util::sync::CancellationToken;
 use super::{Certificates, alert, config, evil, lines, until};
 
 /// One answer of the script. When it is used up, everything is `Ok`.
-#[derive(Clone, Copy)]
-enum Say {
+#[derive(Clone)]
+pub enum Say {
     Ok,
     Status(u16),
+    /// 200 with this body.
+    Body(String),
+    /// This status with this body.
+    With(u16, String),
     Wait(u64),
     Redirect,
     /// Never answers.
@@ -54,26 +58,57 @@ impl Body for Endless {
     }
 }
 
-struct Got {
+pub struct Got {
     at: Instant,
     headers: HeaderMap,
+    path: String,
     body: Bytes,
     taken: bool,
 }
 
+/// An HTTP receiver that answers from a script.
 #[derive(Clone, Default)]
-struct Receiver {
+pub struct Receiver {
     script: Arc<Mutex<VecDeque<Say>>>,
     got: Arc<Mutex<Vec<Got>>>,
 }
 
 impl Receiver {
-    fn saying(script: &[Say]) -> Self {
-        Self { script: Arc::new(Mutex::new(script.iter().copied().collect())), ..Self::default() }
+    pub fn saying(script: &[Say]) -> Self {
+        Self { script: Arc::new(Mutex::new(script.iter().cloned().collect())), ..Self::default() }
+    }
+
+    /// Always this status.
+    pub fn refusing(status: u16) -> Self {
+        Self::saying(&vec![Say::Status(status); 1000])
+    }
+
+    /// The bodies it got, in order, decompressed.
+    pub fn bodies(&self) -> Vec<Vec<u8>> {
+        let read = |got: &Got| {
+            if got.headers.get("content-encoding").is_none() {
+                return got.body.to_vec();
+            }
+            let mut plain = Vec::new();
+            std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&got.body[..]), &mut plain).unwrap();
+            plain
+        };
+        self.got.lock().unwrap().iter().map(read).collect()
+    }
+
+    /// Paths asked for, in order.
+    pub fn paths(&self) -> Vec<String> {
+        self.got.lock().unwrap().iter().map(|got| got.path.clone()).collect()
+    }
+
+    /// A header of each request.
+    pub fn header(&self, name: &str) -> Vec<String> {
+        let of = |got: &Got| got.headers.get(name).map_or("", |v| v.to_str().unwrap()).to_owned();
+        self.got.lock().unwrap().iter().map(of).collect()
     }
 
     /// Serves on loopback until the runtime of the test ends.
-    async fn serve(&self, tls: Option<Arc<rustls::ServerConfig>>) -> u16 {
+    pub async fn serve(&self, tls: Option<Arc<rustls::ServerConfig>>) -> u16 {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let receiver = self.clone();
@@ -105,10 +140,13 @@ impl Receiver {
         let body = body.collect().await.unwrap().to_bytes();
         let say = self.script.lock().unwrap().pop_front().unwrap_or(Say::Ok);
         let taken = matches!(say, Say::Ok | Say::Flood);
-        self.got.lock().unwrap().push(Got { at: Instant::now(), headers: parts.headers, body, taken });
+        let path = parts.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
+        self.got.lock().unwrap().push(Got { at: Instant::now(), headers: parts.headers, path, body, taken });
         let answer = Response::builder();
         let answer = match say {
             Say::Ok => answer.body("ok".into()),
+            Say::Body(text) => answer.body(text.into()),
+            Say::With(status, text) => answer.status(status).body(text.into()),
             Say::Status(status) => answer.status(status).body("no, because".into()),
             Say::Wait(seconds) => answer.status(429).header(RETRY_AFTER, seconds).body("slow down".into()),
             Say::Redirect => answer.status(307).header(LOCATION, "/elsewhere").body(Full::default()),
@@ -211,7 +249,7 @@ async fn a_request_is_signed_and_carries_the_alert() {
     let receiver = Receiver::default();
     let port = receiver.serve(None).await;
     let mut output = Output::new(&webhook(port, json!({ "secretFile": secret, "tokenFile": token }))).unwrap();
-    assert_eq!(output.deliver(&evil("1")).await.unwrap().0, "200 OK: ok");
+    assert_eq!(output.deliver(&[&evil("1")]).await.unwrap().0, "200 OK: ok");
     let got = receiver.got.lock().unwrap().pop().unwrap();
     assert_eq!(got.headers["webhook-signature"], signature(b"sign me", &got).as_str());
     assert_eq!(
@@ -224,7 +262,7 @@ async fn a_request_is_signed_and_carries_the_alert() {
     assert_eq!(serde_json::from_slice::<Alert>(&got.body).unwrap(), evil("1"));
 
     std::fs::write(&secret, "changed").unwrap();
-    output.deliver(&alert("2")).await.unwrap();
+    output.deliver(&[&alert("2")]).await.unwrap();
     let got = receiver.got.lock().unwrap().pop().unwrap();
     assert_eq!(got.headers["webhook-signature"], signature(b"changed", &got).as_str(), "read again on each use");
 }
@@ -267,7 +305,7 @@ async fn what_is_refused_for_good_becomes_a_dead_letter() {
 #[tokio::test]
 async fn a_dead_output_does_not_slow_another() {
     let dir = tempfile::tempdir().unwrap();
-    let (dead, well) = (Receiver::saying(&[Say::Hang; 100]), Receiver::default());
+    let (dead, well) = (Receiver::saying(&vec![Say::Hang; 100]), Receiver::default());
     let dead_config = webhook(dead.serve(None).await, json!({ "name": "dead", "timeoutSeconds": 30 }));
     let well_config = webhook(well.serve(None).await, json!({}));
     let (stuck, flowing) = (Memory::of(50), Memory::of(50));
@@ -289,14 +327,14 @@ async fn answers_are_bounded_in_time_and_size() {
     let receiver = Receiver::saying(&[Say::Hang, Say::Flood]);
     let mut output = Output::new(&webhook(receiver.serve(None).await, json!({}))).unwrap();
     let start = Instant::now();
-    let slow = output.deliver(&alert("1")).await;
+    let slow = output.deliver(&[&alert("1")]).await;
     assert!(matches!(slow, Err(Failure::Retry { .. })) && start.elapsed() < Duration::from_secs(5), "{slow:?}");
     assert!(matches!(receiver.script.lock().unwrap().pop_front(), Some(Say::Flood)));
 
     let flood = Receiver::saying(&[Say::Flood]);
     let mut output = Output::new(&webhook(flood.serve(None).await, json!({ "timeoutSeconds": 60 }))).unwrap();
     let start = Instant::now();
-    let told = output.deliver(&alert("1")).await.unwrap().0;
+    let told = output.deliver(&[&alert("1")]).await.unwrap().0;
     assert!(told.len() < 400 && start.elapsed() < Duration::from_secs(30), "{}", told.len());
 }
 
@@ -318,14 +356,14 @@ async fn a_receiver_with_a_foreign_certificate_gets_nothing() {
     let port = receiver.serve(Some(Arc::new(tls))).await;
     let url = format!("https://localhost:{port}/SECRET");
     let mut wrong = Output::new(&webhook(port, json!({ "url": url, "tls": { "ca": files.other_ca } }))).unwrap();
-    match wrong.deliver(&alert("1")).await {
+    match wrong.deliver(&[&alert("1")]).await {
         Err(Failure::Retry { reason, .. }) => {
             assert!(reason.contains("certificate") && !reason.contains("SECRET"), "{reason}");
         }
         other => panic!("{other:?}"),
     }
     let mut right = Output::new(&webhook(port, json!({ "url": url, "tls": { "ca": files.ca } }))).unwrap();
-    right.deliver(&alert("1")).await.unwrap();
+    right.deliver(&[&alert("1")]).await.unwrap();
     assert_eq!(receiver.taken(), ["1"]);
 }
 
@@ -359,8 +397,8 @@ async fn slack_gone_is_final() {
     std::fs::write(&url_file, format!("http://127.0.0.1:{}/x", receiver.serve(None).await)).unwrap();
     let mut output = Output::new(&config(json!({ "type": "slack", "name": "chat", "urlFile": url_file }))).unwrap();
     for _ in 0..3 {
-        assert!(matches!(output.deliver(&alert("1")).await, Err(Failure::Reject { .. })));
+        assert!(matches!(output.deliver(&[&alert("1")]).await, Err(Failure::Reject { .. })));
     }
-    assert!(matches!(output.deliver(&alert("1")).await, Err(Failure::Retry { .. })));
-    output.deliver(&alert("1")).await.unwrap();
+    assert!(matches!(output.deliver(&[&alert("1")]).await, Err(Failure::Retry { .. })));
+    output.deliver(&[&alert("1")]).await.unwrap();
 }

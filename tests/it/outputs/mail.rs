@@ -69,7 +69,7 @@ async fn each_kind_of_connection_delivers() {
         let server = Smtp::start(mode, &[]).await;
         let mut output = server.output(json!({ "security": security }));
         for id in ["1", "2"] {
-            assert_eq!(output.deliver(&alert(id)).await.unwrap().0, "250 kept as no. 1", "{mode}");
+            assert_eq!(output.deliver(&[&alert(id)]).await.unwrap().0, "250 kept as no. 1", "{mode}");
         }
         let mails = server.mails();
         assert_eq!(mails.len(), 2);
@@ -84,16 +84,18 @@ async fn no_text_of_an_event_reaches_a_header_or_ends_the_mail() {
     let mut output = server.output(json!({}));
     let mut alert = evil("1");
     alert.evidence[0].user_agent = "\r\n.\r\nMAIL FROM:<evil@example.org>\r\n".to_owned();
-    output.deliver(&alert).await.unwrap();
+    output.deliver(&[&alert]).await.unwrap();
     alert.status = Status::Update;
-    output.deliver(&alert).await.unwrap();
+    output.deliver(&[&alert]).await.unwrap();
     let mails = server.mails();
     assert_eq!(mails.len(), 2);
     let text = mails[1]["mail"].as_str().unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
-    for line in
-        ["Message-ID: <1.update@example.org>", "References: <1.new@example.org>", "Auto-Submitted: auto-generated"]
-    {
+    for line in [
+        "Message-ID: <1.update@example.org>",
+        ".thread@example.org> <1.new@example.org>",
+        "Auto-Submitted: auto-generated",
+    ] {
         assert!(head.contains(line), "{line} in {head}");
     }
     assert!(!head.contains("evil") && head.lines().all(|l| !l.starts_with("MAIL")));
@@ -104,10 +106,10 @@ async fn no_text_of_an_event_reaches_a_header_or_ends_the_mail() {
 async fn a_temporary_refusal_is_tried_again_and_a_final_one_is_not() {
     let server = Smtp::start("starttls", &["451 later", "554 no", "drop", "ok"]).await;
     let mut output = server.output(json!({}));
-    assert!(reason(&output.deliver(&alert("1")).await, true).contains("later"));
-    assert!(reason(&output.deliver(&alert("1")).await, false).contains("no"));
-    reason(&output.deliver(&alert("1")).await, true);
-    output.deliver(&alert("1")).await.unwrap();
+    assert!(reason(&output.deliver(&[&alert("1")]).await, true).contains("later"));
+    assert!(reason(&output.deliver(&[&alert("1")]).await, false).contains("no"));
+    reason(&output.deliver(&[&alert("1")]).await, true);
+    output.deliver(&[&alert("1")]).await.unwrap();
     assert_eq!(server.mails().len(), 1);
 }
 
@@ -115,16 +117,16 @@ async fn a_temporary_refusal_is_tried_again_and_a_final_one_is_not() {
 async fn one_receiver_that_is_gone_does_not_keep_the_mail_from_the_others() {
     let server = Smtp::start("starttls", &[]).await;
     let mut output = server.output(json!({ "to": ["gone@example.org", "soc@example.org"] }));
-    let told = output.deliver(&alert("1")).await.unwrap().0;
+    let told = output.deliver(&[&alert("1")]).await.unwrap().0;
     assert!(told.contains("refused: gone@example.org"), "{told}");
     assert_eq!(server.mails()[0]["to"], json!(["soc@example.org"]));
 
     let mut output = server.output(json!({ "to": ["gone@example.org"] }));
-    assert!(reason(&output.deliver(&alert("2")).await, false).contains("no such receiver"));
+    assert!(reason(&output.deliver(&[&alert("2")]).await, false).contains("no such receiver"));
 
     let mut output = server.output(json!({ "to": ["soc@example.org", "busy@example.org"] }));
-    assert!(reason(&output.deliver(&alert("3")).await, true).contains("later"));
-    output.deliver(&alert("3")).await.unwrap();
+    assert!(reason(&output.deliver(&[&alert("3")]).await, true).contains("later"));
+    output.deliver(&[&alert("3")]).await.unwrap();
     let mails = server.mails();
     assert_eq!((mails.len(), &mails[1]["to"]), (2, &json!(["soc@example.org", "busy@example.org"])));
 }
@@ -138,22 +140,22 @@ async fn a_wrong_password_is_tried_again_with_the_mended_one() {
     let server = Smtp::start_in(dir, "starttls", &[]).await;
     let mut output = server.output(json!({ "username": "alice", "passwordFile": ours }));
     assert!(!format!("{output:?}").contains("wrong"));
-    let told = reason(&output.deliver(&alert("1")).await, true);
+    let told = reason(&output.deliver(&[&alert("1")]).await, true);
     assert!(told.contains("535") || told.to_lowercase().contains("auth"), "{told}");
     std::fs::write(&ours, "hunter2\n").unwrap();
-    output.deliver(&alert("1")).await.unwrap();
+    output.deliver(&[&alert("1")]).await.unwrap();
     assert_eq!(server.mails().len(), 1);
 }
 
 #[tokio::test]
 async fn without_a_trusted_session_nothing_is_sent() {
     let server = Smtp::start("plain", &[]).await;
-    let told = reason(&server.output(json!({})).deliver(&alert("1")).await, true);
+    let told = reason(&server.output(json!({})).deliver(&[&alert("1")]).await, true);
     assert!(told.contains("STARTTLS"), "never falls back to plain text: {told}");
     for mode in ["starttls", "tls"] {
         let server = Smtp::start(mode, &[]).await;
         let tls = json!({ "ca": server.certificates.other_ca });
-        let told = reason(&server.output(json!({ "security": mode, "tls": tls })).deliver(&alert("1")).await, true);
+        let told = reason(&server.output(json!({ "security": mode, "tls": tls })).deliver(&[&alert("1")]).await, true);
         assert!(told.contains("certificate"), "{told}");
         assert_eq!(server.mails().len(), 0);
     }

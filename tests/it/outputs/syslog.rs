@@ -1,12 +1,13 @@
-//! Syslog against rsyslogd, over TCP and TLS.
+//! Syslog against rsyslogd, over TCP, TLS and UDP, and against syslog-ng.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use lapwing::output::{Failure, Output, cef, encode};
 use lapwing_engine::alert::Alert;
 use serde_json::{Value, json};
 
+use super::alertmanager::free_port;
 use super::{Certificates, EVIL, Server, alert, config, evil, lines, until};
 
 const PACKAGES: &str = "apt-get install rsyslog rsyslog-gnutls";
@@ -62,6 +63,10 @@ fn configuration(dir: &Path, port: u16, tls: Option<&Certificates>) -> String {
     };
     let property = |name: &str| format!("  property(outname=\"{name}\" name=\"{name}\" format=\"jsonf\")\n");
     let properties: String = ["pri", "hostname", "app-name", "msgid", "structured-data", "msg"].map(property).concat();
+    // A given port is listened on for datagrams, too.
+    let datagrams =
+        format!("module(load=\"imudp\")\ninput(type=\"imudp\" port=\"{port}\" address=\"127.0.0.1\" ruleset=\"all\")");
+    let input = if port == 0 { input } else { format!("{input}\n{datagrams}") };
     format!(
         "global(workDirectory=\"{dir}\" {global})\n\
          template(name=\"rec\" type=\"list\" option.jsonf=\"on\") {{\n{properties}}}\n\
@@ -107,7 +112,7 @@ async fn round_trip(format: &str, tls: bool) {
     large.evidence[0].user_agent = "|=]\"\\\n".repeat(9000);
     let sent = [alert("1"), evil("2"), large, alert("4")];
     for alert in &sent {
-        output.deliver(alert).await.unwrap();
+        output.deliver(&[alert]).await.unwrap();
     }
     let records = wait_for(dir.path(), sent.len()).await;
     assert_eq!(ids(dir.path()), ["1", "2", "3", "4"]);
@@ -119,7 +124,10 @@ async fn round_trip(format: &str, tls: bool) {
             (&json!("131"), &json!("alert-new"), &json!("lapwing"))
         );
         let text = record["msg"].as_str().unwrap().trim_start();
-        if format == "json" {
+        if format == "leef" {
+            assert!(text.starts_with("LEEF:2.0|Lapwing|Lapwing|"), "{text}");
+            assert!(text.contains(&format!("msg={}", encode::leef_value(&alert.summary))), "{text}");
+        } else if format == "json" {
             let value: Value = serde_json::from_str(text).unwrap();
             assert_eq!(value["summary"], alert.summary.as_str());
             if alert.id != "3" {
@@ -145,6 +153,83 @@ async fn json_over_tcp() {
 }
 
 #[tokio::test]
+async fn leef_over_tcp() {
+    round_trip("leef", false).await;
+}
+
+#[tokio::test]
+async fn each_datagram_is_one_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Rsyslog::start(dir.path(), free_port(), None).await;
+    let settings = json!({ "type": "syslog", "name": "siem", "address": format!("localhost:{}", server.port),
+        "transport": "udp", "format": "json" });
+    let mut output = Output::new(&config(settings)).unwrap();
+    for id in ["1", "2", "3"] {
+        output.deliver(&[&evil(id)]).await.unwrap();
+    }
+    let records = wait_for(dir.path(), 3).await;
+    assert_eq!(ids(dir.path()), ["1", "2", "3"]);
+    let text = records[1]["msg"].as_str().unwrap().trim_start();
+    assert_eq!(serde_json::from_str::<Alert>(text).unwrap(), evil("2"));
+}
+
+/// A running syslog-ng, unpacked by scripts/need, that writes what it understood as lines of JSON.
+async fn syslog_ng(dir: &Path) -> (Server, u16) {
+    let place = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/syslog-ng/usr");
+    let port = free_port();
+    let pairs = "--pair level=\"${LEVEL_NUM}\" --pair msgid=\"${MSGID}\" --pair msg=\"${MESSAGE}\" \
+                 --pair id=\"${.SDATA.lapwing@32473.alert_id}\" --pair cluster=\"${.SDATA.lapwing@32473.cluster}\"";
+    let records = dir.join("records");
+    let text = format!(
+        "@version: 3.38\n@requires json-plugin\n\
+         source s {{ syslog(ip(\"127.0.0.1\") port({port}) transport(\"tcp\")); }};\n\
+         destination d {{ file(\"{}\" template(\"$(format-json {})\\n\")); }};\nlog {{ source(s); destination(d); }};\n",
+        records.display(),
+        pairs.replace('"', "\\\"")
+    );
+    std::fs::write(dir.join("ng.conf"), text).unwrap();
+    let mut command = Command::new(place.join("sbin/syslog-ng"));
+    command.env("LD_LIBRARY_PATH", place.join("lib/syslog-ng")).arg("-F").arg("--no-caps");
+    command.arg(format!("--module-path={}", place.join("lib/syslog-ng/3.38").display()));
+    for (flag, name) in
+        [("--cfgfile", "ng.conf"), ("--persist-file", "persist"), ("--control", "ctl"), ("--pidfile", "pid")]
+    {
+        command.arg(format!("{flag}={}", dir.join(name).display()));
+    }
+    let log = std::fs::File::create(dir.join("log")).unwrap();
+    let server = Server::start(command.stdout(Stdio::null()).stderr(log), "scripts/need build test");
+    let listens = || std::net::TcpStream::connect(("127.0.0.1", port)).ok();
+    until(|| format!("syslog-ng to listen; it says {:?}", lines(&dir.join("log"))), listens).await;
+    (server, port)
+}
+
+#[tokio::test]
+async fn syslog_ng_reads_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_server, port) = syslog_ng(dir.path()).await;
+    for format in ["json", "cef"] {
+        let settings =
+            json!({ "type": "syslog", "name": "siem", "address": format!("localhost:{port}"), "format": format });
+        let mut output = Output::new(&config(settings)).unwrap();
+        for alert in [alert("1"), evil("2")] {
+            output.deliver(&[&alert]).await.unwrap();
+        }
+    }
+    let told = || format!("4 records; there are {:?}", lines(&dir.path().join("records")));
+    let records = until(told, || Some(records(dir.path())).filter(|r| r.len() == 4)).await;
+    let of = |format: &str, id: &str| {
+        let start = if format == "cef" { "CEF:0|" } else { "{" };
+        let found = records.iter().find(|r| r["id"] == id && r["msg"].as_str().unwrap().starts_with(start));
+        found.unwrap_or_else(|| panic!("{format} {id}: {records:?}")).clone()
+    };
+    let second = of("json", "2");
+    assert_eq!(serde_json::from_str::<Alert>(second["msg"].as_str().unwrap()).unwrap(), evil("2"));
+    assert_eq!((&second["level"], &second["msgid"]), (&json!("3"), &json!("alert-new")));
+    assert_eq!(of("cef", "2")["msg"], cef::encode(&evil("2"), 7800));
+    assert_eq!(of("json", "1")["cluster"], "prod");
+}
+
+#[tokio::test]
 async fn cef_over_tls() {
     round_trip("cef", true).await;
 }
@@ -162,7 +247,7 @@ async fn a_receiver_with_a_foreign_certificate_gets_nothing() {
     let deliver = async |tls: Value| {
         let settings =
             json!({ "type": "syslog", "name": "siem", "address": format!("localhost:{}", server.port), "tls": tls });
-        Output::new(&config(settings)).unwrap().deliver(&alert("1")).await
+        Output::new(&config(settings)).unwrap().deliver(&[&alert("1")]).await
     };
     for tls in
         [json!({ "ca": certificates.other_ca }), json!({ "ca": certificates.ca, "serverName": "siem.example.org" })]
@@ -182,16 +267,16 @@ async fn nothing_is_lost_when_the_receiver_restarts() {
     let settings =
         json!({ "type": "syslog", "name": "siem", "address": format!("127.0.0.1:{port}"), "format": "json" });
     let mut output = Output::new(&config(settings)).unwrap();
-    output.deliver(&alert("1")).await.unwrap();
+    output.deliver(&[&alert("1")]).await.unwrap();
     wait_for(dir.path(), 1).await;
     drop(server);
-    let while_down = output.deliver(&evil("2")).await;
+    let while_down = output.deliver(&[&evil("2")]).await;
     assert!(matches!(while_down, Err(Failure::Retry { .. })), "{while_down:?}");
 
     let _server = Rsyslog::start(dir.path(), port, None).await;
     // 1 may have been lost with the connection for all a sender can know: it comes again, before the next.
     output.tend().await.unwrap();
-    output.deliver(&evil("2")).await.unwrap();
+    output.deliver(&[&evil("2")]).await.unwrap();
     output.tend().await.unwrap();
     wait_for(dir.path(), 3).await;
     assert_eq!(ids(dir.path()), ["1", "1", "2"]);

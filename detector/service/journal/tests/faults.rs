@@ -124,6 +124,21 @@ fn a_full_disk_refuses_and_later_appends_work_again() {
 }
 
 #[test]
+fn a_journal_nobody_writes_to_finds_out_that_the_disk_is_well_again() {
+    let dir = dir();
+    let (journal, disk) = open_faulty(dir.path());
+    fill(&journal, 3);
+    disk.expect(&[Fault::Write(FULL)]);
+    assert!(journal.append_blocking(0, payload(4)).is_err() && journal.stat().failing);
+    let started = std::time::Instant::now();
+    while journal.stat().failing {
+        assert!(started.elapsed().as_secs() < 30, "it never noticed");
+        std::thread::park_timeout(std::time::Duration::from_millis(20));
+    }
+    assert_whole(dir.path(), journal, 3);
+}
+
+#[test]
 fn a_disk_too_full_for_a_new_segment_refuses_and_recovers() {
     let dir = dir();
     let (journal, disk) = open_faulty(dir.path());

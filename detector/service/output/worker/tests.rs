@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
 
+use super::tries::{GRACE, MIN_WAIT};
 use super::*;
 use crate::metrics::Metrics;
 use crate::output::metrics::Meter;
@@ -80,10 +81,12 @@ struct Receiver {
     tries: Arc<Mutex<Vec<Instant>>>,
     idle: Arc<Notify>,
     hang: bool,
+    /// Refuses whatever holds the alert of this id.
+    blame: Option<String>,
 }
 
 impl Deliver for Receiver {
-    async fn deliver(&mut self, alert: &Alert) -> Result<Receipt, Failure> {
+    async fn deliver(&mut self, alerts: &[&Alert]) -> Result<Receipt, Failure> {
         self.tries.lock().unwrap().push(Instant::now());
         if self.hang {
             self.idle.notify_one();
@@ -92,7 +95,12 @@ impl Deliver for Receiver {
         if let Some(failure) = self.script.lock().unwrap().pop_front() {
             return Err(failure);
         }
-        self.taken.lock().unwrap().push(alert.id.clone());
+        if alerts.iter().any(|a| Some(&a.id) == self.blame.as_ref()) {
+            return Err(Failure::reject("400"));
+        }
+        let resolved = |a: &&Alert| if a.status == lapwing_engine::alert::Status::Resolved { " resolved" } else { "" };
+        let ids: Vec<String> = alerts.iter().map(|a| format!("{}{}", a.id, resolved(a))).collect();
+        self.taken.lock().unwrap().push(ids.join("+"));
         Ok(Receipt("ok".to_owned()))
     }
 
@@ -129,8 +137,16 @@ impl House {
 
     fn worker(&self, receiver: &Receiver) -> Worker<Receiver> {
         let settings = stdout::Config { name: "out".to_owned(), ..stdout::Config::default() };
+        self.worker_of(&Config::Stdout(settings), receiver)
+    }
+
+    fn worker_of(&self, config: &Config, receiver: &Receiver) -> Worker<Receiver> {
         let meter = Meter::new(std::sync::Arc::clone(&self.metrics), "out");
-        Worker::new(&Config::Stdout(settings), receiver.clone(), self.dir.path(), meter, self.stop.clone())
+        let (start, began) = (now_micros(), Instant::now());
+        let mut worker = Worker::new(config, receiver.clone(), self.dir.path(), meter, self.stop.clone());
+        // The clock of the tests is the paused one.
+        worker.clock = Arc::new(move || start + began.elapsed().as_micros() as i64);
+        worker
     }
 
     /// Runs a worker until it has nothing to do.
@@ -304,4 +320,172 @@ async fn a_broken_journal_ends_the_worker() {
     memory.0.lock().unwrap().broken = true;
     let ended = house.worker(&Receiver::default()).run(memory).await;
     assert!(matches!(ended, Err(WorkerError::Source { .. })));
+}
+
+/// An output for people, told by a route with these settings.
+fn chat(settings: &str) -> (Config, Arc<Flow>) {
+    let yaml = format!(
+        "outputs: [{{ name: out, type: slack, urlFile: x, maxPerMinute: 60 }}]\nroute: {{ outputs: [out], {settings} }}"
+    );
+    let config: crate::config::Config = serde_saphyr::from_str(&yaml).unwrap();
+    (config.outputs[0].clone(), Arc::new(config.flow().unwrap()))
+}
+
+/// Runs a worker for so long.
+async fn run_for(house: &House, worker: Worker<Receiver>, memory: &Memory, seconds: u64) {
+    let running = tokio::spawn(worker.run(memory.clone()));
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+    house.stop.cancel();
+    running.await.unwrap().unwrap();
+}
+
+/// The same house after a restart.
+fn again(house: House) -> House {
+    House { stop: CancellationToken::new(), ..house }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_its_group_survives_a_restart_and_is_told_once() {
+    let (config, flow) = chat("groupBy: [actor], groupWait: 60s, repeatInterval: 1h");
+    let mut list = alerts(5);
+    list[1].actor = "bob".into();
+    let (house, receiver, memory) = (House::new(), Receiver::default(), Memory::of(&list[..3]));
+    run_for(&house, house.worker_of(&config, &receiver).with_flow(Arc::clone(&flow)), &memory, 10).await;
+    assert_eq!((receiver.taken(), memory.cursor()), (vec![], 0), "the cursor stays before what waits");
+    assert_eq!(house.count("lapwing_output_held", None), 3.0);
+    let house = again(house);
+    let records = list.iter().map(|a| serde_json::to_vec(a).unwrap()).collect();
+    memory.0.lock().unwrap().records = records;
+    let worker = house.worker_of(&config, &receiver).with_flow(Arc::clone(&flow));
+    run_for(&house, worker, &memory.reopened(), 100).await;
+    assert_eq!(receiver.taken(), ["1+3+4+5", "2"], "alice's, then bob's");
+    assert_eq!(memory.cursor(), 5);
+    let house = again(house);
+    memory.0.lock().unwrap().records.push(serde_json::to_vec(&Alert { id: "6".into(), ..list[0].clone() }).unwrap());
+    let worker = house.worker_of(&config, &receiver).with_flow(flow);
+    run_for(&house, worker, &memory.reopened(), 100).await;
+    assert_eq!((receiver.taken().len(), memory.cursor()), (2, 5), "told already: not again within the hour");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_told_behind_something_that_waits_is_not_told_again_after_a_restart() {
+    let (config, flow) = chat("routes: [{ matchers: [actor=bob], groupBy: [], groupWait: 1h }]");
+    let mut list = alerts(4);
+    list[1].actor = "bob".into();
+    let (house, receiver, memory) = (House::new(), Receiver::default(), Memory::of(&list));
+    run_for(&house, house.worker_of(&config, &receiver).with_flow(Arc::clone(&flow)), &memory, 10).await;
+    assert_eq!((receiver.taken().join(" "), memory.cursor()), ("1 3 4".to_owned(), 1));
+    let house = again(house);
+    run_for(&house, house.worker_of(&config, &receiver).with_flow(flow), &memory.reopened(), 4000).await;
+    assert_eq!((receiver.taken().join(" "), memory.cursor()), ("1 3 4 2".to_owned(), 4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_faster_than_the_rate_is_told_together() {
+    let (config, flow) = chat("groupBy: [rule, actor]");
+    let list: Vec<Alert> =
+        (1..=200).map(|n| Alert { id: n.to_string(), actor: n.to_string(), ..sample::alert() }).collect();
+    let (house, receiver, memory) = (House::new(), Receiver::default(), Memory::of(&list));
+    run_for(&house, house.worker_of(&config, &receiver).with_flow(flow), &memory, 300).await;
+    let taken = receiver.taken();
+    assert!((60..80).contains(&taken.len()), "{}", taken.len());
+    assert_eq!(taken.join("+").split('+').count(), 200, "nothing is dropped");
+    assert_eq!(memory.cursor(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn silenced_unrouted_and_inhibited_alerts_are_not_told_and_counted() {
+    use crate::flow::silence::{Silence, Silences, Watch};
+    let yaml = "
+outputs: [{ name: out, type: stdout }, { name: other, type: stdout }]
+inhibitRules: [{ sourceMatchers: [rule=loud], targetMatchers: [rule=quiet], equal: [actor] }]
+route: { outputs: [out], routes: [{ matchers: [actor=carol], outputs: [other] }] }";
+    let config: crate::config::Config = serde_saphyr::from_str(yaml).unwrap();
+    let flow = Arc::new(config.flow().unwrap());
+    let (house, receiver) = (House::new(), Receiver::default());
+    let (now, hour) = (chrono::Utc::now(), chrono::TimeDelta::hours(1));
+    let silences = Silences::of(house.dir.path());
+    let ours = Silence::new(vec!["actor=bob".into()], ("a".into(), "b".into()), (now - hour, now + hour), now);
+    silences.add(ours.unwrap()).unwrap();
+    let of = |id: &str, rule: &str, actor: &str| {
+        let mut alert = Alert { id: id.into(), actor: actor.into(), ..sample::alert() };
+        alert.rule.id = rule.into();
+        alert
+    };
+    let list = [
+        of("1", "quiet", "eve"),
+        of("2", "loud", "eve"),
+        of("3", "quiet", "eve"),
+        of("4", "quiet", "dan"),
+        of("5", "x", "bob"),
+        of("6", "x", "carol"),
+    ];
+    let memory = Memory::of(&list);
+    let worker = house.worker_of(&config.outputs[0], &receiver).with_flow(flow).with_silences(Watch::new(silences));
+    run_for(&house, worker, &memory, 5).await;
+    assert_eq!((receiver.taken().join(" "), memory.cursor()), ("1 2 4".to_owned(), 6));
+    for reason in ["silence", "route", "inhibition"] {
+        assert_eq!(house.count("lapwing_output_withheld_total", Some(reason)), 1.0, "{reason}");
+    }
+    assert_eq!(house.count("lapwing_output_withheld_total", Some("level")), 0.0);
+}
+
+/// A worker of an output that takes many records at once.
+fn records(house: &House, receiver: &Receiver) -> Worker<Receiver> {
+    let config = serde_json::json!({ "type": "otlp", "name": "out", "url": "https://otel.example.org/v1/logs" });
+    house.worker_of(&serde_json::from_value(config).unwrap(), receiver)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_there_travels_together_and_in_halves_when_it_is_too_large() {
+    let large = || Failure::TooLarge { reason: "413".to_owned() };
+    let (house, receiver, memory) = (House::new(), Receiver::answering([large(), large()]), Memory::of(&alerts(70)));
+    run_for(&house, records(&house, &receiver), &memory, 10).await;
+    let sizes: Vec<usize> = receiver.taken().iter().map(|ids| ids.split('+').count()).collect();
+    assert_eq!(sizes, [12, 38, 20], "50 is what it carries");
+    let expected: Vec<String> = (1..=70).map(|n| n.to_string()).collect();
+    assert_eq!((receiver.taken().join("+"), memory.cursor()), (expected.join("+"), 70));
+    assert_eq!(house.letters(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_batch_the_refused_are_buried_and_the_others_sent_again() {
+    let partly = Failure::Partial {
+        refused: vec![(1, "bad field".to_owned())],
+        again: vec![3],
+        reason: "busy".to_owned(),
+        after: None,
+    };
+    let (house, receiver, memory) = (House::new(), Receiver::answering([partly]), Memory::of(&alerts(5)));
+    run_for(&house, records(&house, &receiver), &memory, 10).await;
+    let letters: Vec<_> = house.letters().into_iter().map(|l| (l.alert.unwrap().id, l.reason)).collect();
+    assert_eq!(letters, [("2".to_owned(), "bad field".to_owned())]);
+    assert_eq!((receiver.taken(), memory.cursor()), (vec!["4".to_owned()], 5));
+    assert_eq!(house.count("lapwing_output_deliveries_total", Some("delivered")), 4.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_batch_costs_only_the_one_to_blame() {
+    let (house, memory) = (House::new(), Memory::of(&alerts(5)));
+    // All together are refused five times; then one by one the first two are taken and the third is not.
+    let receiver = Receiver { blame: Some("3".to_owned()), ..Receiver::default() };
+    run_for(&house, records(&house, &receiver), &memory, 600).await;
+    let letters: Vec<_> = house.letters().into_iter().map(|l| l.alert.unwrap().id).collect();
+    assert_eq!((letters, receiver.taken()), (vec!["3".to_owned()], ["1", "2", "4+5"].map(str::to_owned).to_vec()));
+    assert_eq!((receiver.tries.lock().unwrap().len(), memory.cursor()), (5 + 3 + 1, 5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_incident_is_closed_after_its_quiet_though_the_worker_was_restarted() {
+    let config = serde_json::json!({ "type": "pagerduty", "name": "out", "keyFile": "k", "resolveAfter": "1h" });
+    let config: Config = serde_json::from_value(config).unwrap();
+    let (house, receiver, memory) = (House::new(), Receiver::default(), Memory::of(&alerts(1)));
+    run_for(&house, house.worker_of(&config, &receiver), &memory, 600).await;
+    assert_eq!((receiver.taken(), memory.cursor()), (vec!["1".to_owned()], 1));
+    let house = again(house);
+    run_for(&house, house.worker_of(&config, &receiver), &memory.reopened(), 7200).await;
+    assert_eq!(receiver.taken(), ["1", "1 resolved"]);
+    let house = again(house);
+    run_for(&house, house.worker_of(&config, &receiver), &memory.reopened(), 7200).await;
+    assert_eq!(receiver.taken().len(), 2, "once");
 }

@@ -1,0 +1,87 @@
+//! PagerDuty, Teams and Slack's bot API, as scripts after their documentation: services nobody can run for themselves.
+
+use std::path::Path;
+
+use lapwing::output::{Failure, Output};
+use lapwing_engine::alert::{Alert, Status};
+use serde_json::{Value, json};
+
+use super::http::{Receiver, Say};
+use super::{alert, config, evil};
+
+fn file(dir: &Path, name: &str, text: &str) -> std::path::PathBuf {
+    let path = dir.join(name);
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+fn read(body: &[u8]) -> Value {
+    serde_json::from_slice(body).unwrap()
+}
+
+#[tokio::test]
+async fn pagerduty_opens_and_closes_one_incident() {
+    let dir = tempfile::tempdir().unwrap();
+    let receiver = Receiver::saying(&[Say::Status(202), Say::Status(202), Say::Wait(1), Say::Status(400)]);
+    let url = format!("http://127.0.0.1:{}/v2/enqueue", receiver.serve(None).await);
+    let key = file(dir.path(), "key", "R0UTE\n");
+    let mut output =
+        Output::new(&config(json!({ "type": "pagerduty", "name": "pager", "keyFile": key, "url": url }))).unwrap();
+    output.deliver(&[&alert("1")]).await.unwrap();
+    output.deliver(&[&Alert { status: Status::Resolved, ..alert("2") }]).await.unwrap();
+    match output.deliver(&[&evil("3")]).await {
+        Err(Failure::Retry { after, .. }) => assert_eq!(after.unwrap().as_secs(), 1),
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(output.deliver(&[&evil("3")]).await, Err(Failure::Reject { .. })));
+    let events: Vec<Value> = receiver.bodies().iter().map(|b| read(b)).collect();
+    assert_eq!((&events[0]["event_action"], &events[1]["event_action"]), (&json!("trigger"), &json!("resolve")));
+    assert_eq!(events[0]["dedup_key"], events[1]["dedup_key"]);
+    assert_eq!(events[0]["routing_key"], "R0UTE");
+    assert!(!events[2]["payload"]["summary"].as_str().unwrap().contains(['\n', '\x1b']));
+}
+
+#[tokio::test]
+async fn teams_gets_a_card_without_markup() {
+    let dir = tempfile::tempdir().unwrap();
+    let receiver = Receiver::saying(&[Say::Status(202), Say::Status(429)]);
+    let port = receiver.serve(None).await;
+    let url = file(dir.path(), "url", &format!("http://localhost:{port}/workflows/SECRET\n"));
+    let mut output = Output::new(&config(json!({ "type": "teams", "name": "teams", "urlFile": url }))).unwrap();
+    output.deliver(&[&alert("1"), &evil("2")]).await.unwrap();
+    assert!(matches!(output.deliver(&[&alert("3")]).await, Err(Failure::Retry { .. })));
+    let card = &read(&receiver.bodies()[0])["attachments"][0];
+    assert_eq!(card["contentType"], "application/vnd.microsoft.card.adaptive");
+    assert!(card["content"]["body"].as_array().unwrap().iter().all(|b| b["type"] == "RichTextBlock"), "{card}");
+    assert!(card.to_string().contains("2 alerts, the worst: HIGH Shell in a pod"));
+}
+
+#[tokio::test]
+async fn a_slack_bot_keeps_what_goes_on_in_one_thread() {
+    let dir = tempfile::tempdir().unwrap();
+    let said = |text: &str| Say::Body(text.to_owned());
+    let script = [
+        said(r#"{"ok":true,"ts":"17.1"}"#),
+        said(r#"{"ok":true,"ts":"18.2"}"#),
+        said(r#"{"ok":true,"ts":"19.3"}"#),
+        said(r#"{"ok":false,"error":"token_revoked"}"#),
+        said(r#"{"ok":false,"error":"not_in_channel"}"#),
+    ];
+    let receiver = Receiver::saying(&script);
+    let api = format!("http://127.0.0.1:{}/api/", receiver.serve(None).await);
+    let token = file(dir.path(), "token", "xoxb-1");
+    let settings = json!({ "type": "slack", "name": "chat", "tokenFile": token, "channel": "C1", "apiUrl": api });
+    let mut output = Output::new(&config(settings)).unwrap();
+    let other = Alert { actor: "bob".into(), ..alert("2") };
+    for alert in [&alert("1"), &other, &Alert { status: Status::Update, ..alert("1") }] {
+        output.deliver(&[alert]).await.unwrap();
+    }
+    assert!(matches!(output.deliver(&[&alert("1")]).await, Err(Failure::Retry { .. })));
+    assert!(matches!(output.deliver(&[&alert("1")]).await, Err(Failure::Reject { .. })));
+    assert_eq!(receiver.paths()[0], "/api/chat.postMessage");
+    assert_eq!(receiver.header("authorization")[0], "Bearer xoxb-1");
+    let messages: Vec<Value> = receiver.bodies().iter().map(|b| read(b)).collect();
+    let threads: Vec<&Value> = messages.iter().take(3).map(|m| &m["thread_ts"]).collect();
+    assert_eq!(threads, [&Value::Null, &Value::Null, &json!("17.1")]);
+    assert_eq!((&messages[0]["channel"], &messages[2]["reply_broadcast"]), (&json!("C1"), &json!(false)));
+}
