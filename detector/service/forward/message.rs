@@ -46,7 +46,7 @@ pub fn write(cluster: &str, item: &Item, limit: usize) -> Message {
     }
 }
 
-/// Cluster and item of a record that [`write`] made; `None` for a record of another origin.
+/// Cluster and item of a record that [`write()`] made; `None` for a record of another origin.
 pub fn read<H: Headers>(headers: &H, payload: &[u8]) -> Option<(String, Item)> {
     let text = |key: &str| {
         let value = headers.iter().find(|h| h.key == key)?.value?;

@@ -93,7 +93,7 @@ pub fn told<'d>(daemons: impl IntoIterator<Item = &'d Daemon>) -> BTreeMap<Strin
 /// Waits until every event sent has its alert, and asserts that none has two.
 #[track_caller]
 pub fn each_told_once(daemons: &[&Daemon], sent: usize) {
-    let deadline = Instant::now() + Duration::from_secs(90);
+    let deadline = Instant::now() + Duration::from_secs(240);
     loop {
         let told = told(daemons.iter().copied());
         let twice: Vec<_> = told.iter().filter(|(_, n)| **n > 1).collect();
