@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::encode::{cap, json_line};
 use super::{Failure, Receipt, Retry, http, record, tls};
 
-/// Alerts in one request, each of at most [`MAX_BYTES`]: below the megabyte Splunk recommends.
+/// Alerts in one request, each of at most `MAX_BYTES`: below the megabyte Splunk recommends.
 pub const BATCH: usize = 30;
 const MAX_BYTES: usize = 30_000;
 /// First pause before an acknowledgement is asked for; doubles up to ten seconds.
