@@ -194,7 +194,7 @@ impl Engine {
     }
 
     /// Judges an event that was parsed before.
-    pub fn parsed<'e>(
+    fn parsed<'e>(
         &mut self,
         cluster: &'e str,
         text: &'e str,
