@@ -80,7 +80,7 @@ impl Default for Config {
 impl Config {
     /// Everything wrong with these settings, without touching disk or network.
     pub fn problems(&self) -> Vec<String> {
-        let mut found = http::receiver_problems(&self.endpoint, &self.tls, 30);
+        let mut found = http::receiver_problems(&self.endpoint, &self.tls, http::Timeout::default());
         if self.bucket.is_empty() {
             found.push("bucket is missing".to_owned());
         }

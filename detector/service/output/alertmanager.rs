@@ -4,7 +4,6 @@
 //! Every replica is told; one that took it is enough.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use lapwing_engine::alert::{Alert, Level, Verdict};
@@ -47,7 +46,7 @@ pub struct Config {
     /// How to trust the receiver.
     pub tls: tls::Config,
     /// Longest time for one request, in seconds (1 to 300).
-    pub timeout_seconds: u32,
+    pub timeout_seconds: http::Timeout,
 }
 
 impl Default for Config {
@@ -62,15 +61,14 @@ impl Default for Config {
             username: None,
             password_file: None,
             tls: tls::Config::default(),
-            timeout_seconds: 30,
+            timeout_seconds: http::Timeout::default(),
         }
     }
 }
 
 impl Config {
     pub(super) fn target(&self) -> String {
-        let shown = |url: &String| http::parse(url).map_or_else(|_| "not an address".to_owned(), |u| http::shown(&u));
-        self.urls.iter().map(shown).collect::<Vec<_>>().join(", ")
+        self.urls.iter().map(|url| http::named(url)).collect::<Vec<_>>().join(", ")
     }
 
     pub(super) fn resolve(&mut self, base: &Path) {
@@ -97,11 +95,10 @@ pub struct Alertmanager {
 
 impl Alertmanager {
     pub fn new(config: &Config) -> Result<Self, String> {
-        let timeout = Duration::from_secs(config.timeout_seconds.into());
-        let client = || http::Client::new(config.tls.clone(), timeout);
-        let output = Self { config: config.clone(), clients: config.urls.iter().map(|_| client()).collect() };
+        let client = |_| http::Client::checked(&config.tls, config.timeout_seconds.get());
+        let clients = config.urls.iter().map(client).collect::<Result<_, _>>()?;
+        let output = Self { config: config.clone(), clients };
         output.headers().map_err(|e| e.to_string())?;
-        config.tls.client().map_err(|e| e.to_string())?;
         Ok(output)
     }
 

@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use lapwing_engine::alert::{Alert, Level};
 use reqwest::Method;
@@ -48,7 +47,7 @@ pub struct Config {
     /// How to trust the receiver.
     pub tls: tls::Config,
     /// Longest time for one request, in seconds (1 to 300).
-    pub timeout_seconds: u32,
+    pub timeout_seconds: http::Timeout,
 }
 
 impl Default for Config {
@@ -64,15 +63,14 @@ impl Default for Config {
             username: None,
             password_file: None,
             tls: tls::Config::default(),
-            timeout_seconds: 30,
+            timeout_seconds: http::Timeout::default(),
         }
     }
 }
 
 impl Config {
     pub(super) fn target(&self) -> String {
-        let url = http::parse(&self.url).map_or_else(|_| "not an address".to_owned(), |url| http::shown(&url));
-        format!("{} at {url}", self.index)
+        format!("{} at {}", self.index, http::named(&self.url))
     }
 
     pub(super) fn resolve(&mut self, base: &Path) {
@@ -104,10 +102,9 @@ pub struct Elasticsearch {
 
 impl Elasticsearch {
     pub fn new(config: &Config) -> Result<Self, String> {
-        let client = http::Client::new(config.tls.clone(), Duration::from_secs(config.timeout_seconds.into()));
+        let client = http::Client::checked(&config.tls, config.timeout_seconds.get())?;
         let output = Self { config: config.clone(), client, ready: !config.manage_template };
         output.headers("application/json").map_err(|e| e.to_string())?;
-        config.tls.client().map_err(|e| e.to_string())?;
         Ok(output)
     }
 
@@ -143,10 +140,7 @@ impl Elasticsearch {
         let body = http::gzip(&mut headers, body.as_bytes())?;
         let url = http::join(&self.config.url, &format!("{}/_bulk", self.config.index))?;
         let answer = self.client.post(&url, headers, body).await?;
-        if answer.status.as_u16() == 413 {
-            return Err(Failure::TooLarge { reason: answer.told() });
-        }
-        answer.verdict()?;
+        answer.verdict_of_batch()?;
         outcome(&answer, &sent)
     }
 

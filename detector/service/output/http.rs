@@ -9,6 +9,8 @@ use base64::engine::general_purpose::STANDARD;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Method, StatusCode, Url};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::{Failure, encode, net, secret, tls};
 
@@ -38,6 +40,14 @@ impl Answer {
         format!("{}{colon}{}", self.status, encode::visible(&encode::cap(body, SHOWN_ANSWER)))
     }
 
+    /// As [`Answer::verdict`], for a request with several alerts: smaller ones may be taken.
+    pub fn verdict_of_batch(&self) -> Result<(), Failure> {
+        if self.status == StatusCode::PAYLOAD_TOO_LARGE {
+            return Err(Failure::TooLarge { reason: self.told() });
+        }
+        self.verdict()
+    }
+
     /// What a status means to somebody with an alert to deliver: credentials, overload and breakdowns pass,
     /// anything else the receiver says about the request does not.
     pub fn verdict(&self) -> Result<(), Failure> {
@@ -54,6 +64,29 @@ impl Answer {
     }
 }
 
+/// Longest time for one request, in seconds (1 to 300).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(inline)]
+pub struct Timeout(u32);
+
+impl Default for Timeout {
+    fn default() -> Self {
+        Self(30)
+    }
+}
+
+impl Timeout {
+    pub const fn get(self) -> Duration {
+        Duration::from_secs(self.0 as u64)
+    }
+
+    /// The complaint about one out of bounds.
+    pub fn problem(self) -> Option<String> {
+        (!(1..=300).contains(&self.0)).then(|| "timeoutSeconds: expected 1 to 300".to_owned())
+    }
+}
+
 /// Posts JSON. The connection is kept between requests and built anew, certificates and all, after a failure.
 #[derive(Debug)]
 pub struct Client {
@@ -65,6 +98,15 @@ pub struct Client {
 impl Client {
     pub fn new(tls: tls::Config, timeout: Duration) -> Self {
         Self { tls, timeout, inner: None }
+    }
+
+    /// As [`Client::new`], for at most `timeout`, once the certificates it names can be read.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn checked(tls: &tls::Config, timeout: Duration) -> Result<Self, String> {
+        tls.client().map_err(|e| e.to_string())?;
+        Ok(Self::new(tls.clone(), timeout))
     }
 
     pub async fn post(&mut self, url: &Url, headers: HeaderMap, body: Vec<u8>) -> Result<Answer, Failure> {
@@ -79,12 +121,7 @@ impl Client {
         headers: HeaderMap,
         body: Vec<u8>,
     ) -> Result<Answer, Failure> {
-        let client = match self.inner.take() {
-            Some(client) => client,
-            None => self.build()?,
-        };
-        // The address may stem from a file that was just changed.
-        check(url).map_err(Failure::retry)?;
+        let client = self.take(url)?;
         let answer = send(&client, method, url, headers, body).await.map_err(told)?;
         self.inner = Some(client);
         Ok(answer)
@@ -92,11 +129,7 @@ impl Client {
 
     /// Gets `url` and gives `take` the body part by part, at most 64 MiB of it. Any status but 2xx is a failure.
     pub async fn get(&mut self, url: &Url, headers: HeaderMap, mut take: impl FnMut(&[u8])) -> Result<(), Failure> {
-        let client = match self.inner.take() {
-            Some(client) => client,
-            None => self.build()?,
-        };
-        check(url).map_err(Failure::retry)?;
+        let client = self.take(url)?;
         let mut response = client.get(url.clone()).headers(headers).send().await.map_err(told)?;
         if !response.status().is_success() {
             return Err(Failure::retry(response.status()));
@@ -120,14 +153,17 @@ impl Client {
 
     /// Asks for `url` and tells the status; what else is answered is not read.
     pub async fn status(&mut self, url: &Url, headers: HeaderMap) -> Result<StatusCode, Failure> {
-        let client = match self.inner.take() {
-            Some(client) => client,
-            None => self.build()?,
-        };
-        check(url).map_err(Failure::retry)?;
+        let client = self.take(url)?;
         let status = client.get(url.clone()).headers(headers).send().await.map_err(told)?.status();
         self.inner = Some(client);
         Ok(status)
+    }
+
+    /// The client for a request to `url`. Whoever gets an answer puts it back.
+    fn take(&mut self, url: &Url) -> Result<reqwest::Client, Failure> {
+        // The address may stem from a file that was just changed.
+        check(url).map_err(Failure::retry)?;
+        self.inner.take().map_or_else(|| self.build(), Ok)
     }
 
     fn build(&self) -> Result<reqwest::Client, Failure> {
@@ -219,12 +255,10 @@ pub fn no_server_name(tls: &tls::Config) -> Option<String> {
 }
 
 /// The complaints about a receiver reached by `url`.
-pub fn receiver_problems(url: &str, tls: &tls::Config, timeout_seconds: u32) -> Vec<String> {
+pub fn receiver_problems(url: &str, tls: &tls::Config, timeout: Timeout) -> Vec<String> {
     let mut found: Vec<String> = parse(url).err().map(|e| format!("url: {e}")).into_iter().collect();
     found.extend(no_server_name(tls));
-    if !(1..=300).contains(&timeout_seconds) {
-        found.push("timeoutSeconds: expected 1 to 300".to_owned());
-    }
+    found.extend(timeout.problem());
     found
 }
 
@@ -313,6 +347,11 @@ fn check(url: &Url) -> Result<(), UrlError> {
         Ok(ip) => net::refusal(host, ip).map_or(Ok(()), |why| Err(UrlError::Refused(ip, why))),
         Err(_) => Ok(()),
     }
+}
+
+/// As [`shown`], for an address nobody has checked.
+pub fn named(url: &str) -> String {
+    parse(url).map_or_else(|_| "not an address".to_owned(), |url| shown(&url))
 }
 
 /// `https://host:port/…`: enough to recognise, nothing secret.

@@ -4,7 +4,6 @@
 //! a batch it does not name: then the whole batch becomes dead letters, because the protocol forbids to send it again.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use lapwing_engine::alert::{Alert, Level};
 use prost::Message;
@@ -20,7 +19,7 @@ pub const BATCH: usize = 50;
 const MAX_BYTES: usize = 60_000;
 
 /// Settings of an output of type `otlp`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 #[schemars(extend("required" = ["name", "url"]))]
 pub struct Config {
@@ -37,26 +36,12 @@ pub struct Config {
     /// How to trust the receiver.
     pub tls: tls::Config,
     /// Longest time for one request, in seconds (1 to 300).
-    pub timeout_seconds: u32,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            name: String::new(),
-            min_level: Level::default(),
-            retry: Retry::default(),
-            url: String::new(),
-            token_file: None,
-            tls: tls::Config::default(),
-            timeout_seconds: 30,
-        }
-    }
+    pub timeout_seconds: http::Timeout,
 }
 
 impl Config {
     pub(super) fn target(&self) -> String {
-        http::parse(&self.url).map_or_else(|_| "not an address".to_owned(), |url| http::shown(&url))
+        http::named(&self.url)
     }
 
     pub(super) fn resolve(&mut self, base: &Path) {
@@ -77,10 +62,9 @@ pub struct Otlp {
 
 impl Otlp {
     pub fn new(config: &Config) -> Result<Self, String> {
-        let client = http::Client::new(config.tls.clone(), Duration::from_secs(config.timeout_seconds.into()));
+        let client = http::Client::checked(&config.tls, config.timeout_seconds.get())?;
         let output = Self { config: config.clone(), client };
         output.headers().map_err(|e| e.to_string())?;
-        config.tls.client().map_err(|e| e.to_string())?;
         Ok(output)
     }
 

@@ -2,7 +2,6 @@
 //! after `resolveAfter` of quiet.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use chrono::SecondsFormat;
 use lapwing_engine::alert::{Alert, Level, Status};
@@ -57,7 +56,7 @@ impl Default for Config {
 
 impl Config {
     pub(super) fn target(&self) -> String {
-        http::parse(&self.url).map_or_else(|_| "not an address".to_owned(), |url| http::shown(&url))
+        http::named(&self.url)
     }
 
     pub(super) fn resolve(&mut self, base: &Path) {
@@ -66,7 +65,7 @@ impl Config {
     }
 
     pub(super) fn problems(&self) -> Vec<String> {
-        let mut found = http::receiver_problems(&self.url, &self.tls, 30);
+        let mut found = http::receiver_problems(&self.url, &self.tls, http::Timeout::default());
         if self.key_file.as_os_str().is_empty() {
             found.push("keyFile is missing; expected a file with the routing key".to_owned());
         }
@@ -83,8 +82,7 @@ pub struct Pagerduty {
 impl Pagerduty {
     pub fn new(config: &Config) -> Result<Self, String> {
         secret::read(&config.key_file).map_err(|e| e.to_string())?;
-        config.tls.client().map_err(|e| e.to_string())?;
-        let client = http::Client::new(config.tls.clone(), Duration::from_secs(30));
+        let client = http::Client::checked(&config.tls, http::Timeout::default().get())?;
         Ok(Self { config: config.clone(), client })
     }
 

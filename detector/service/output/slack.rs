@@ -117,8 +117,7 @@ impl Slack {
         if let Some(path) = &config.token_file {
             secret::read(path).map_err(|e| e.to_string())?;
         }
-        config.tls.client().map_err(|e| e.to_string())?;
-        let client = http::Client::new(config.tls.clone(), Duration::from_secs(30));
+        let client = http::Client::checked(&config.tls, http::Timeout::default().get())?;
         Ok(Self { config: config.clone(), client, pace: Pace::new(), threads: HashMap::new() })
     }
 

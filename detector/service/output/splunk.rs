@@ -50,7 +50,7 @@ pub struct Config {
     /// How to trust the receiver.
     pub tls: tls::Config,
     /// Longest time for one request, in seconds (1 to 300).
-    pub timeout_seconds: u32,
+    pub timeout_seconds: http::Timeout,
 }
 
 impl Default for Config {
@@ -67,14 +67,14 @@ impl Default for Config {
             acknowledge: false,
             ack_timeout_seconds: 300,
             tls: tls::Config::default(),
-            timeout_seconds: 30,
+            timeout_seconds: http::Timeout::default(),
         }
     }
 }
 
 impl Config {
     pub(super) fn target(&self) -> String {
-        http::parse(&self.url).map_or_else(|_| "not an address".to_owned(), |url| http::shown(&url))
+        http::named(&self.url)
     }
 
     pub(super) fn resolve(&mut self, base: &Path) {
@@ -104,10 +104,9 @@ pub struct Splunk {
 
 impl Splunk {
     pub fn new(config: &Config) -> Result<Self, String> {
-        let client = http::Client::new(config.tls.clone(), Duration::from_secs(config.timeout_seconds.into()));
+        let client = http::Client::checked(&config.tls, config.timeout_seconds.get())?;
         let splunk = Self { config: config.clone(), client, channel: channel() };
         splunk.headers().map_err(|e| e.to_string())?;
-        config.tls.client().map_err(|e| e.to_string())?;
         Ok(splunk)
     }
 

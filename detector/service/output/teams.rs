@@ -3,7 +3,6 @@
 //! Text an attacker may have written stands only in text runs, where Teams renders no Markdown, no mention and no link.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use lapwing_engine::alert::{Alert, Level};
 use schemars::JsonSchema;
@@ -65,8 +64,7 @@ pub struct Teams {
 impl Teams {
     pub fn new(config: &Config) -> Result<Self, String> {
         webhook::url_from(&config.url_file).map_err(|e| e.to_string())?;
-        config.tls.client().map_err(|e| e.to_string())?;
-        let client = http::Client::new(config.tls.clone(), Duration::from_secs(30));
+        let client = http::Client::checked(&config.tls, http::Timeout::default().get())?;
         Ok(Self { url_file: config.url_file.clone(), client })
     }
 

@@ -5,7 +5,6 @@
 //! time of the try, because receivers refuse old ones. The body is the alert as it is everywhere else.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -20,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::{Failure, Receipt, Retry, encode, http, record, secret, tls};
 
 /// Settings of an output of type `webhook`.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 #[schemars(extend("required" = ["name"]))]
 pub struct Config {
@@ -43,24 +42,7 @@ pub struct Config {
     /// How to trust the receiver.
     pub tls: tls::Config,
     /// Longest time for one request, in seconds (1 to 300).
-    pub timeout_seconds: u32,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            name: String::new(),
-            min_level: Level::default(),
-            retry: Retry::default(),
-            url: None,
-            url_file: None,
-            secret_file: None,
-            token_file: None,
-            format: record::Format::default(),
-            tls: tls::Config::default(),
-            timeout_seconds: 30,
-        }
-    }
+    pub timeout_seconds: http::Timeout,
 }
 
 impl std::fmt::Debug for Config {
@@ -73,7 +55,7 @@ impl std::fmt::Debug for Config {
 impl Config {
     pub(super) fn target(&self) -> String {
         match (&self.url, &self.url_file) {
-            (Some(url), _) => http::parse(url).map_or_else(|_| "not an address".to_owned(), |url| http::shown(&url)),
+            (Some(url), _) => http::named(url),
             (None, Some(path)) => format!("the address in {}", path.display()),
             (None, None) => "nowhere".to_owned(),
         }
@@ -92,9 +74,7 @@ impl Config {
             _ => found.push("set exactly one of `url` and `urlFile`".to_owned()),
         }
         found.extend(http::no_server_name(&self.tls));
-        if !(1..=300).contains(&self.timeout_seconds) {
-            found.push("timeoutSeconds: expected 1 to 300".to_owned());
-        }
+        found.extend(self.timeout_seconds.problem());
         found
     }
 }
@@ -107,11 +87,10 @@ pub struct Webhook {
 
 impl Webhook {
     pub fn new(config: &Config) -> Result<Self, String> {
-        let timeout = Duration::from_secs(config.timeout_seconds.into());
-        let webhook = Self { client: http::Client::new(config.tls.clone(), timeout), config: config.clone() };
+        let client = http::Client::checked(&config.tls, config.timeout_seconds.get())?;
+        let webhook = Self { client, config: config.clone() };
         // A missing file is better told at start than at the first alert.
         webhook.url().and_then(|_| webhook.headers("", 0, &[])).map_err(|e| e.to_string())?;
-        config.tls.client().map_err(|e| e.to_string())?;
         Ok(webhook)
     }
 

@@ -10,6 +10,7 @@ use lapwing_engine::carry::{NotCarried, Part};
 use serde_json::value::RawValue;
 
 use super::path::Object;
+use super::written::Written;
 use super::{Content, member, text_of};
 
 #[derive(serde::Deserialize)]
@@ -84,38 +85,6 @@ struct Status {
     message: String,
 }
 
-#[derive(serde::Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Event<'a> {
-    kind: &'static str,
-    api_version: &'static str,
-    level: &'static str,
-    #[serde(rename = "auditID")]
-    audit_id: &'a str,
-    stage: &'static str,
-    #[serde(rename = "requestURI", skip_serializing_if = "String::is_empty")]
-    request_uri: String,
-    verb: &'a str,
-    user: serde_json::Value,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    impersonated_user: Option<serde_json::Value>,
-    #[serde(rename = "sourceIPs")]
-    source_ips: [&'a str; 1],
-    #[serde(skip_serializing_if = "str::is_empty")]
-    user_agent: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    object_ref: Option<Object<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    response_status: Option<Outcome>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    request_object: Option<&'a RawValue>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    response_object: Option<&'a RawValue>,
-    request_received_timestamp: &'a str,
-    stage_timestamp: &'a str,
-    annotations: BTreeMap<&'a str, &'a str>,
-}
-
 /// `responseStatus` of an event.
 #[derive(Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(default)]
@@ -166,9 +135,7 @@ pub(super) fn event(text: &str) -> Content {
         annotations.entry("authorization.k8s.io/decision").or_insert(if granted { "allow" } else { "forbid" });
     }
     let (user, impersonated_user) = who(&payload.authentication_info);
-    let event = Event {
-        kind: "Event",
-        api_version: "audit.k8s.io/v1",
+    let event = Written {
         level: match (payload.request, payload.response) {
             (_, Some(_)) => "RequestResponse",
             (Some(_), None) => "Request",
@@ -176,24 +143,22 @@ pub(super) fn event(text: &str) -> Content {
         },
         audit_id: if entry.operation.id.is_empty() { &entry.insert_id } else { &entry.operation.id },
         stage: if entry.operation.first && !entry.operation.last { "ResponseStarted" } else { "ResponseComplete" },
-        request_uri: if object.is_none() { format!("/{}", place.trim_start_matches('/')) } else { String::new() },
+        request_uri: if object.is_none() { format!("/{}", place.trim_start_matches('/')).into() } else { "".into() },
         verb,
         user,
         impersonated_user,
-        source_ips: [&payload.request_metadata.caller_ip],
+        source_ips: vec![&payload.request_metadata.caller_ip],
         user_agent: &payload.request_metadata.caller_supplied_user_agent,
         object_ref: object,
-        response_status: outcome,
+        response_status: outcome.map(|outcome| serde_json::json!(outcome)),
         request_object: payload.request,
         response_object: payload.response,
-        request_received_timestamp: &entry.timestamp,
-        stage_timestamp: &entry.timestamp,
+        request_received_timestamp: entry.timestamp.as_str().into(),
+        stage_timestamp: entry.timestamp.as_str().into(),
         annotations,
+        ..Written::default()
     };
-    match serde_json::to_string(&event) {
-        Ok(text) => Content::Event(not_carried.mark(&text)),
-        Err(e) => Content::Broken(e.to_string()),
-    }
+    event.content(not_carried)
 }
 
 /// Who acts, and as whom. Google removes the name of a stranger who was refused: then nobody knows, least of all that

@@ -9,6 +9,7 @@ mod gke;
 mod path;
 mod rancher;
 mod salvage;
+mod written;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -1,12 +1,13 @@
 //! The audit log of Rancher's own API. What goes through its proxy to a cluster is told as that cluster's API server
 //! would have; what Rancher does itself is a request to a URL that is no resource.
 
+use lapwing_engine::carry::{NotCarried, Part};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::path::Object;
+use super::written::Written;
 use super::{Content, text_of};
-use lapwing_engine::carry::{NotCarried, Part};
-use serde_json::value::RawValue;
 
 #[derive(serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -47,31 +48,6 @@ struct User {
     group: Vec<String>,
 }
 
-#[derive(serde::Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Event<'a> {
-    kind: &'static str,
-    api_version: &'static str,
-    level: &'static str,
-    #[serde(rename = "auditID")]
-    audit_id: &'a str,
-    stage: &'static str,
-    #[serde(rename = "requestURI")]
-    request_uri: &'a str,
-    verb: &'a str,
-    user: Value,
-    #[serde(rename = "sourceIPs")]
-    source_ips: Vec<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    object_ref: Option<Object<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    response_status: Option<Value>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    request_object: Option<&'a RawValue>,
-    request_received_timestamp: String,
-    stage_timestamp: String,
-}
-
 /// Never told by this log.
 const MISSING: [Part; 7] =
     [Part::Uid, Part::Extra, Part::Impersonated, Part::Agent, Part::ObjectIds, Part::ResponseBody, Part::Annotations];
@@ -92,28 +68,23 @@ pub(super) fn event(text: &str) -> Content {
     let body = line.request_body.map(|body| text_of(body).map_or_else(|| Some(body.to_owned()), |text| raw(&text)));
     let body = body.flatten().filter(|body| body.get().starts_with(['{', '[']));
     let first = |texts: [&str; 3]| texts.into_iter().find(|t| !t.is_empty()).map(time).unwrap_or_default();
-    let event = Event {
-        kind: "Event",
-        api_version: "audit.k8s.io/v1",
+    let event = Written {
         level: if body.is_some() { "Request" } else { "Metadata" },
         audit_id: &line.audit_id,
         stage: if line.stage == "RequestReceived" { "RequestReceived" } else { "ResponseComplete" },
-        request_uri: uri,
+        request_uri: uri.into(),
         verb: verb(method, uri, object.as_ref()),
         user: serde_json::json!({ "username": line.user.name, "groups": line.user.group }),
         source_ips: ips,
         object_ref: object,
         response_status: code.map(|code| serde_json::json!({ "code": code })),
         request_object: body.as_deref(),
-        request_received_timestamp: first([&line.request_timestamp, &line.stage_timestamp, ""]),
-        stage_timestamp: first([&line.response_timestamp, &line.stage_timestamp, &line.request_timestamp]),
+        request_received_timestamp: first([&line.request_timestamp, &line.stage_timestamp, ""]).into(),
+        stage_timestamp: first([&line.response_timestamp, &line.stage_timestamp, &line.request_timestamp]).into(),
+        ..Written::default()
     };
     let lacks = MISSING.into_iter().chain(code.is_none().then_some(Part::Status));
-    let not_carried = lacks.fold(NotCarried::default(), NotCarried::with);
-    match serde_json::to_string(&event) {
-        Ok(text) => Content::Event(not_carried.mark(&text)),
-        Err(e) => Content::Broken(e.to_string()),
-    }
+    event.content(lacks.fold(NotCarried::default(), NotCarried::with))
 }
 
 fn raw(text: &str) -> Option<Box<RawValue>> {
