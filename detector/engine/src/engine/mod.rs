@@ -190,23 +190,10 @@ impl Engine {
         out: &mut Output,
     ) -> Result<Option<i64>, NotAnEvent> {
         let event = Event::parse(text)?;
-        Ok(self.parsed(cluster, text, &event, now, position, out))
-    }
-
-    /// Judges an event that was parsed before.
-    fn parsed<'e>(
-        &mut self,
-        cluster: &'e str,
-        text: &'e str,
-        event: &'e Event<'e>,
-        now: i64,
-        position: &dyn Fn() -> String,
-        out: &mut Output,
-    ) -> Option<i64> {
         self.counts.events += 1;
         self.counts.malformed += u64::from(!event.malformed.is_empty());
         self.counts.truncated += u64::from(event.truncated());
-        let facts = Facts::new(event, text, cluster);
+        let facts = Facts::new(&event, text, cluster);
         self.latest = self.latest.max(facts.time().unwrap_or_default());
         let memory = Arc::clone(&self.memory);
         let sight = Sight::new(&facts, &memory);
@@ -218,7 +205,7 @@ impl Engine {
         if self.wiring.remembers {
             Arc::make_mut(&mut self.memory).learn(&facts, places);
         }
-        facts.time()
+        Ok(facts.time())
     }
 
     /// Lets time pass: closes groups whose window is over.
