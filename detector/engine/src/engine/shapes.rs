@@ -2,7 +2,8 @@
 //!
 //! The index leaves out rules by single fields. What it leaves in is judged once per shape, with only the fields that
 //! make up the shape known: a rule that is false already then is false for every event of that shape. Most events come
-//! in a few hundred shapes, and for most shapes no rule is left.
+//! in a few hundred shapes, and for most shapes no rule is left. Of the rules left, those that need a certain user,
+//! namespace or name are found by it.
 
 use foldhash::HashMap;
 
@@ -10,6 +11,7 @@ use super::keys;
 use crate::facts::Facts;
 use crate::field::Field;
 use crate::rule::Judgement;
+use crate::rule::index::{Index, PINS};
 use crate::rule::set::RuleSet;
 use crate::rule::view::{Elements, Unknown, Values, View};
 
@@ -20,8 +22,18 @@ const MAX_KEY: usize = 1_024;
 
 #[derive(Debug, Default)]
 pub(super) struct Shapes {
-    known: HashMap<Box<[u8]>, Box<[u32]>>,
+    known: HashMap<Box<[u8]>, Left>,
     key: Vec<u8>,
+}
+
+/// The rules left for a shape, in order.
+#[derive(Debug, Default)]
+struct Left {
+    always: Box<[u32]>,
+    /// Those that some field of [`PINS`] can still leave out.
+    pinned: Box<[u32]>,
+    /// Positions of those fields, a bit each.
+    pins: u8,
 }
 
 impl Shapes {
@@ -29,12 +41,11 @@ impl Shapes {
     /// bits of [`carried`](crate::rule::index::carried).
     pub(super) fn candidates(&mut self, rules: &RuleSet, facts: &Facts<'_>, past: u16, out: &mut Vec<u32>) {
         self.read(facts, past);
-        if let Some(known) = self.known.get(self.key.as_slice()) {
-            out.clear();
-            out.extend_from_slice(known);
+        if let Some(left) = self.known.get(self.key.as_slice()) {
+            left.of(rules.index(), facts, out);
             return;
         }
-        rules.candidates(&keys(facts, past), out);
+        rules.index().candidates(&keys(facts, past), out);
         out.retain(|i| {
             let rule = &rules.rules()[*i as usize];
             rule.searches_text() || rule.judge(&Shape(facts)) != Judgement::NoMatch
@@ -43,7 +54,9 @@ impl Shapes {
             if self.known.len() >= MAX_SHAPES {
                 self.known.clear();
             }
-            self.known.insert(self.key.as_slice().into(), out.as_slice().into());
+            let left = Left::new(rules.index(), out);
+            left.of(rules.index(), facts, out);
+            self.known.insert(self.key.as_slice().into(), left);
         }
     }
 
@@ -72,6 +85,29 @@ impl Shapes {
             let is = [facts.cluster_component, facts.dry_run, event.impersonated_user.is_some()];
             self.key.extend_from_slice(&is.map(u8::from));
             self.key.extend_from_slice(&event.not_carried.bits().to_le_bytes());
+        }
+    }
+}
+
+impl Left {
+    fn new(index: &Index, candidates: &[u32]) -> Self {
+        let (pinned, always): (Vec<u32>, Vec<u32>) = candidates.iter().partition(|rule| index.pinned(**rule).is_some());
+        let pins = pinned.iter().filter_map(|rule| index.pinned(*rule)).fold(0, |bits, pin| bits | 1 << pin);
+        Self { always: always.into(), pinned: pinned.into(), pins }
+    }
+
+    /// Puts the rules that an event of this shape can meet into `out`, in order.
+    fn of(&self, index: &Index, facts: &Facts<'_>, out: &mut Vec<u32>) {
+        out.clear();
+        out.extend_from_slice(&self.always);
+        for pin in (0..PINS.len()).filter(|pin| self.pins >> pin & 1 == 1) {
+            match index.at_pin(pin, &facts.values(&PINS[pin])) {
+                Some(few) => out.extend(few.iter().filter(|rule| self.pinned.binary_search(rule).is_ok())),
+                None => out.extend(self.pinned.iter().filter(|rule| index.pinned(**rule) == Some(pin))),
+            }
+        }
+        if out.len() > self.always.len() {
+            out.sort_unstable();
         }
     }
 }
@@ -158,11 +194,30 @@ mod tests {
             "s:\n  requestObject.a: 1\n  action.type: write\ncondition: s",
         ]);
         let mut shapes = Shapes::default();
-        assert_eq!(left(&mut shapes, &rules, &event("get", "alice", "kubectl/v1")), [1, 3]);
-        assert_eq!(left(&mut shapes, &rules, &event("get", "mallory", "kubectl/v1")), [1, 3]);
-        assert_eq!(left(&mut shapes, &rules, &event("get", "alice", "peirates")), [0, 1, 2, 3]);
-        assert_eq!(left(&mut shapes, &rules, &event("create", "alice", "curl")), [1, 2, 3, 4]);
+        assert_eq!(left(&mut shapes, &rules, &event("get", "alice", "kubectl/v1")), [3]);
+        assert_eq!(left(&mut shapes, &rules, &event("get", "Mallory", "kubectl/v1")), [1, 3]);
+        assert_eq!(left(&mut shapes, &rules, &event("get", "mallory", "peirates")), [0, 1, 2, 3]);
+        assert_eq!(left(&mut shapes, &rules, &event("create", "alice", "curl")), [3, 4]);
         assert_eq!(shapes.known.len(), 3, "the name of a user is no part of a shape");
+    }
+
+    #[test]
+    fn rules_are_found_by_what_they_are_pinned_to() {
+        let rules = rules(&[
+            "s:\n  user.username: [mallory, eve]\n  objectRef.name: x\ncondition: s",
+            "s:\n  objectRef.name: [x, y]\ncondition: s",
+            "s:\n  objectRef.name|startswith: x\ncondition: s",
+            "s:\n  objectRef.name: [x, null]\ncondition: s",
+            "s:\n  user.username: mallory\nt:\n  objectRef.name: x\ncondition: s or t",
+            "s:\n  user.username: mallory\ncondition: s",
+        ]);
+        let named = |name: &str| event("get", "eve", "curl").replace("\"resource\"", &format!("{name}\"resource\""));
+        let mut shapes = Shapes::default();
+        assert_eq!(left(&mut shapes, &rules, &named("\"name\":\"x\",")), [0, 1, 2, 3, 4]);
+        assert_eq!(left(&mut shapes, &rules, &named("\"name\":\"Y\",")), [1, 2, 3, 4]);
+        assert_eq!(left(&mut shapes, &rules, &named("")), [2, 3, 4]);
+        let unreadable = event("get", "eve", "curl").replace("\"eve\"", "[1]");
+        assert_eq!(left(&mut shapes, &rules, &unreadable), [2, 3, 4, 5], "who it was cannot be known");
     }
 
     #[test]

@@ -11,9 +11,14 @@ use foldhash::HashMap;
 
 use super::condition::Cond;
 use super::expr::{Expr, Item, Test};
+use super::view::{Scalar, Values};
 use super::{Detector, Rule};
 use crate::event::Stage;
 use crate::field::Field;
+
+/// Fields with too many values for a bit set each; a rule that needs one of a few of them is pinned to those.
+pub const PINS: [Field; 6] =
+    [Field::UserName, Field::ActorName, Field::RefNamespace, Field::TargetNamespace, Field::RefName, Field::TargetName];
 
 /// The fields the index looks at. Empty text: the event does not have it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -84,7 +89,7 @@ const DIMENSIONS: usize = 10;
 const CHUNKS: usize = carried::COUNT.div_ceil(4);
 const STAGE: usize = 6;
 
-/// The dimension of a field.
+/// The dimension of a field; those of [`PINS`] come behind the ones with bit sets.
 fn dimension(field: &Field) -> Option<usize> {
     Some(match field {
         Field::Action => 0,
@@ -97,7 +102,7 @@ fn dimension(field: &Field) -> Option<usize> {
         Field::TargetScope => 7,
         Field::ClientFamily => 8,
         Field::ClientNetwork => 9,
-        _ => return None,
+        pinned => DIMENSIONS + PINS.iter().position(|p| p == pinned)?,
     })
 }
 
@@ -145,9 +150,11 @@ fn carried_with_one_of(field: &Field, texts: &[Box<str>]) -> u16 {
 #[derive(Default)]
 struct Needs {
     /// For each dimension the values one of which is needed, lower case; `None`: any.
-    texts: [Option<BTreeSet<String>>; DIMENSIONS],
+    texts: Texts,
     carried: u16,
 }
+
+type Texts = [Option<BTreeSet<String>>; DIMENSIONS + PINS.len()];
 
 /// The index over the rules of a set, by their position.
 #[derive(Debug, Default)]
@@ -156,6 +163,10 @@ pub struct Index {
     dimensions: [Dimension; DIMENSIONS],
     /// For every four bits of [`carried`] and every mask of them, the rules that can do without those.
     without: [[Box<[u64]>; 16]; CHUNKS],
+    /// For each rule its position in [`PINS`], if it is pinned.
+    pinned: Vec<Option<usize>>,
+    /// For each of [`PINS`] the rules by a value that they are pinned to, lower case.
+    by_pin: [HashMap<Box<str>, Vec<u32>>; PINS.len()],
 }
 
 #[derive(Debug, Default)]
@@ -178,7 +189,29 @@ impl Index {
             set.into()
         };
         let without = std::array::from_fn(|chunk| std::array::from_fn(|mask| can_do_without(chunk, mask)));
-        Self { rules: rules.len(), dimensions, without }
+        let mut by_pin: [HashMap<Box<str>, Vec<u32>>; PINS.len()] = std::array::from_fn(|_| HashMap::default());
+        for (rule, needs) in (0..).zip(&needs) {
+            let Some((field, values)) = needs.pin() else { continue };
+            for value in values {
+                by_pin[field].entry(value.as_str().into()).or_default().push(rule);
+            }
+        }
+        let pinned = needs.iter().map(|n| n.pin().map(|(field, _)| field)).collect();
+        Self { rules: rules.len(), dimensions, without, pinned, by_pin }
+    }
+
+    /// The field a rule is pinned by, as position in [`PINS`]. [`Index::candidates`] does not look at it.
+    pub fn pinned(&self, rule: u32) -> Option<usize> {
+        self.pinned.get(rule as usize).copied().flatten()
+    }
+
+    /// The rules pinned to the value that an event has in a field of [`PINS`], in order; `None`: it may have any.
+    pub fn at_pin(&self, field: usize, values: &Values<'_>) -> Option<&[u32]> {
+        match values {
+            Values::Absent => Some(&[]),
+            Values::One(Scalar::Str(text)) => Some(of_text(&self.by_pin[field], text).map_or(&[], Vec::as_slice)),
+            _ => None,
+        }
     }
 
     /// Puts the positions of all rules that could match into `out`, in order, after clearing it.
@@ -241,12 +274,23 @@ impl Dimension {
         if value == UNKNOWN || self.by_value.is_empty() {
             return None;
         }
-        let found = if value.bytes().any(|b| b.is_ascii_uppercase()) {
-            self.by_value.get(value.to_ascii_lowercase().as_str())
-        } else {
-            self.by_value.get(value)
-        };
-        Some(found.unwrap_or(&self.others))
+        Some(of_text(&self.by_value, value).unwrap_or(&self.others))
+    }
+}
+
+fn of_text<'m, V>(map: &'m HashMap<Box<str>, V>, text: &str) -> Option<&'m V> {
+    if text.bytes().any(|b| b.is_ascii_uppercase()) {
+        map.get(text.to_ascii_lowercase().as_str())
+    } else {
+        map.get(text)
+    }
+}
+
+impl Needs {
+    /// The field of [`PINS`] that leaves the fewest values, and those.
+    fn pin(&self) -> Option<(usize, &BTreeSet<String>)> {
+        let pins = self.texts[DIMENSIONS..].iter().enumerate();
+        pins.filter_map(|(field, texts)| Some((field, texts.as_ref()?))).min_by_key(|(_, texts)| texts.len())
     }
 }
 
@@ -362,7 +406,7 @@ fn combine(
     mut a: Needs,
     mut b: Needs,
     f: impl Fn(Option<BTreeSet<String>>, Option<BTreeSet<String>>) -> Option<BTreeSet<String>>,
-) -> [Option<BTreeSet<String>>; DIMENSIONS] {
+) -> Texts {
     std::array::from_fn(|d| f(a.texts[d].take(), b.texts[d].take()))
 }
 
@@ -371,8 +415,8 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
-    use super::super::Judgement;
     use super::super::fake::{Fake, compile};
+    use super::super::{Judgement, View};
     use super::*;
 
     fn candidates(rules: &[Rule], keys: &Keys<'_>) -> Vec<u32> {
@@ -442,6 +486,9 @@ mod tests {
             "actor.kind",
             "stage",
             "user.username",
+            "objectRef.name",
+            "target.name",
+            "objectRef.namespace",
             "requestObject.a",
             "verb|neq",
             "verb|startswith",
@@ -541,6 +588,8 @@ mod tests {
             json!({"rbac": {"powers": ["a", "b"], "kind": "b"}, "credential": {"pod": "a"}}),
             json!({"client": {"family": "A", "network": "b"}, "target": {"scope": "a"}}),
             json!({"responseStatus": {"code": 200}, "actor": {"groups": ["system:masters"], "cluster_component": true}}),
+            json!({"objectRef": {"name": "a", "namespace": {"?": "level"}}, "target": {"name": "b"}}),
+            json!({"objectRef": {"name": "B", "namespace": "c"}, "target": {"name": {"?": "level"}}, "user": {"username": ""}}),
             json!({"responseStatus": {"code": 403}, "actor": {"groups": ["a"], "cluster_component": false}}),
             json!({"responseStatus": {"code": 429}, "actor": {"cluster_component": {"?": "level"}}}),
         ]);
@@ -622,6 +671,9 @@ mod tests {
                 for (i, rule) in rules.iter().enumerate() {
                     let speaks = rule.sees(stage) && rule.judge(&view) != Judgement::NoMatch;
                     prop_assert!(!speaks || out.contains(&(i as u32)), "{} on {event}", texts[i]);
+                    let Some(pin) = index.pinned(i as u32) else { continue };
+                    let kept = index.at_pin(pin, &view.values(&PINS[pin])).is_none_or(|few| few.contains(&(i as u32)));
+                    prop_assert!(!speaks || kept, "{} at {} on {event}", texts[i], PINS[pin].name());
                 }
             }
         }

@@ -10,7 +10,7 @@ use super::condition::Cond;
 use super::correlation::{self, Correlation, Named, Part};
 use super::detection::Placeholders;
 use super::file::{Body, Document, FilterText, Meta, RuleFile};
-use super::index::{Index, Keys};
+use super::index::Index;
 use super::problem::{Fault, Hint, Place, Problem, Problems, Severity};
 use super::{Detector, Filter, Rule};
 use crate::alert::Level;
@@ -86,9 +86,8 @@ impl RuleSet {
         &self.correlations
     }
 
-    /// Positions of the rules that could match an event with these keys, into `out`.
-    pub fn candidates(&self, keys: &Keys<'_>, out: &mut Vec<u32>) {
-        self.index.candidates(keys, out);
+    pub fn index(&self) -> &Index {
+        &self.index
     }
 
     /// What does not run because a list it needs is empty, in the order of the files.

@@ -5,6 +5,7 @@ use serde_json::json;
 use super::super::Judgement;
 use super::super::correlation::{Bound, CorrelationKind};
 use super::super::fake::Fake;
+use super::super::index::Keys;
 use super::*;
 
 const SOURCE: &str = "logsource: {product: kubernetes, service: audit}";
@@ -61,7 +62,7 @@ fn rules_and_correlations_find_each_other() {
     assert_eq!(set.find("ID-B"), Some(Part::Rule(1)));
     assert_eq!(set.find("loud"), Some(Part::Correlation(1)));
     let mut out = Vec::new();
-    set.candidates(&Keys { verb: "list", ..Keys::default() }, &mut out);
+    set.index().candidates(&Keys { verb: "list", ..Keys::default() }, &mut out);
     assert_eq!(out, [1]);
 }
 
