@@ -252,6 +252,7 @@ impl Config {
             tree.value = tree::Value::Map(Vec::new());
         }
         let mut problems = Vec::new();
+        tree.take_repeated("", &mut problems);
         env::substitute(&mut tree, env, &mut problems);
         problems.extend(check::check(&mut tree, &Self::schema()));
         let base = file.parent().unwrap_or(Path::new("")).to_owned();

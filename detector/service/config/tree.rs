@@ -3,6 +3,8 @@
 //! The tree lets the checker report every problem with its place. The typed `Config` is made from
 //! it afterwards. It knows nothing of what keys mean.
 
+use std::collections::HashMap;
+
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number};
 use serde_saphyr::Spanned;
@@ -35,16 +37,19 @@ pub struct Entry {
     pub node: Node,
 }
 
-/// Reads YAML. Broken YAML (and a key given twice) is one problem: nothing after it can be trusted.
+/// Reads YAML. Broken YAML is one problem: nothing after it can be trusted. Keys given twice stay in it, for
+/// [`Node::take_repeated`].
 pub fn parse(text: &str) -> Result<Node, Problem> {
-    let options = serde_saphyr::options! { strict_booleans: true };
+    let options = serde_saphyr::options! {
+        strict_booleans: true,
+        duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins,
+    };
     serde_saphyr::from_str_with_options::<Node>(text, options).map_err(|error| {
         let error = error.without_snippet();
         let place = error.location().map_or(Place::START, |l| Place::new(l.line(), l.column()));
         let message = error.to_string();
-        // The library appends its own place and a hint for programmers; ours stand in front.
+        // The library appends its own place; ours stands in front.
         let message = message.split(" at line ").next().unwrap_or(&message);
-        let message = message.split(", set DuplicateKeyPolicy").next().unwrap_or(message);
         Problem::new(place, "", format!("not valid YAML: {message}"))
     })
 }
@@ -54,6 +59,32 @@ impl Node {
         match &self.value {
             Value::Map(entries) => entries.iter().find(|e| e.key == key),
             _ => None,
+        }
+    }
+
+    /// Takes out every entry whose key was there before, and tells of it: which of two would be meant nobody can know.
+    pub fn take_repeated(&mut self, path: &str, problems: &mut Vec<Problem>) {
+        match &mut self.value {
+            Value::List(items) => {
+                for (i, item) in items.iter_mut().enumerate() {
+                    item.take_repeated(&format!("{path}[{i}]"), problems);
+                }
+            }
+            Value::Map(entries) => {
+                let mut first: HashMap<String, Place> = HashMap::new();
+                entries.retain_mut(|entry| {
+                    let path = join(path, &entry.key);
+                    if let Some(Place { line, .. }) = first.get(&entry.key) {
+                        let what = format!("given twice, before in line {line}; keep one");
+                        problems.push(Problem::new(entry.key_place, path, what));
+                        return false;
+                    }
+                    first.insert(entry.key.clone(), entry.key_place);
+                    entry.node.take_repeated(&path, problems);
+                    true
+                });
+            }
+            _ => {}
         }
     }
 
@@ -226,12 +257,26 @@ mod tests {
     }
 
     #[test]
+    fn keys_given_twice_are_told_all_and_the_first_counts() {
+        let mut node = parse("a: 1\nb:\n  - { c: 1, c: 2 }\na: [3]\nd: { a: 1 }\na: 4\n").unwrap();
+        let mut problems = Vec::new();
+        node.take_repeated("", &mut problems);
+        let told: Vec<String> =
+            problems.iter().map(|p| format!("{}:{} {}: {}", p.place.line, p.place.column, p.path, p.what)).collect();
+        let twice = |line| format!("given twice, before in line {line}; keep one");
+        assert_eq!(
+            told,
+            [format!("3:13 b[0].c: {}", twice(3)), format!("4:1 a: {}", twice(1)), format!("6:1 a: {}", twice(1))]
+        );
+        assert_eq!(node.to_json().to_string(), r#"{"a":1,"b":[{"c":1}],"d":{"a":1}}"#);
+    }
+
+    #[test]
     fn broken_yaml_is_a_problem_with_a_place() {
         let said = |text| {
             let problem = parse(text).unwrap_err();
             format!("{}:{} {}", problem.place.line, problem.place.column, problem.what)
         };
-        assert_eq!(said("a: 1\na: 2\n"), "2:1 not valid YAML: duplicate mapping key: a");
         assert_eq!(said("a: [1\n"), "1:4 not valid YAML: unclosed bracket '['");
     }
 }

@@ -47,7 +47,7 @@ const POLL: Duration = Duration::from_secs(60);
 pub enum StartError {
     #[error("sources.webhook: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Config(Vec<Problem>),
-    #[error("sources.webhook: {0}")]
+    #[error("sources.webhook")]
     Load(#[from] LoadError),
     #[error("sources.webhook: cannot listen on {address}; is the port in use, or below 1024?")]
     Bind { address: SocketAddr, source: std::io::Error },
