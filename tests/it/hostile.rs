@@ -370,8 +370,8 @@ fn hostile_json_is_read_as_the_table_says() {
     ];
     let good = |id: &str| exec("table", id);
     let mut wrong = Vec::new();
+    let agent = regex::bytes::Regex::new(r#""userAgent":"[^"]*""#).expect("a pattern");
     for Hostile { input, json, field, unknown, body } in &table {
-        let agent = regex::bytes::Regex::new(r#""userAgent":"[^"]*""#).expect("a pattern");
         for (place, expected) in [("userAgent", field), ("unknownField", unknown), ("requestObject", body)] {
             let value = [format!("\"{place}\":").as_bytes(), json].concat();
             let event = good("hostile").into_bytes();
