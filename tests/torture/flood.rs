@@ -17,7 +17,7 @@ use crate::{Row, Scale};
 /// Senders that wait for their answers: what these get through can be sustained.
 const PATIENT: usize = 8;
 /// Senders that do not; each has one connection at a time.
-const HASTY: usize = 256;
+const HASTY: usize = 600;
 /// Of one address so many: the listener takes 64 connections of each.
 const OF_ONE_ADDRESS: usize = 32;
 const TIMES: f64 = 10.0;
