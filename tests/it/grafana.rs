@@ -173,7 +173,8 @@ pub async fn every_panel_answers(scrape: SocketAddr) {
 async fn run() -> (SocketAddr, CancellationToken) {
     let metrics = Arc::new(Metrics::new(["prod"]));
     let readiness = Arc::new(Readiness::new(["webhook"]));
-    let admin = Admin::bind("127.0.0.1:0".parse().unwrap(), Arc::clone(&readiness), Arc::clone(&metrics));
+    let desk = lapwing::http::guard::Config { listen: "127.0.0.1:0".into(), ..Default::default() };
+    let admin = Admin::bind(&desk, Arc::clone(&readiness), Arc::clone(&metrics));
     let admin = admin.await.unwrap();
     let config = Config { listen: "127.0.0.1:0".parse().unwrap(), insecure_loopback: true, ..Config::default() };
     let split = |body: &[u8]| vec![Item::Event(String::from_utf8_lossy(body).into_owned())];
@@ -217,6 +218,9 @@ fn fill_pipeline(metrics: &Metrics) {
     metrics.undecidable("exec-into-pod", 1);
     metrics.memory_evictions("pods", 1);
     metrics.alert(Level::High);
+    metrics.blind("prod", false);
+    metrics.missing("prod", 0);
+    metrics.unfinished("prod", 0);
     metrics.rejected("prod", RejectReason::NotJson);
     metrics.delivery("soc", Outcome::Delivered, 1);
     metrics.event_lag.observe(0.4);

@@ -17,15 +17,17 @@ use crate::sender::{Ledger, actor, audit_id, is_loud};
 
 /// Waits until everything stored is judged, delivered to the file output and indexed.
 pub fn settle(daemon: &Daemon) {
-    until("the engine", || (daemon.metric("lapwing_engine_lag_records") == 0.0).then_some(()));
-    let pending = || daemon.metric("lapwing_output_pending{output=\"out\"}");
-    let mut left = pending();
-    // A long queue is no fault as long as it gets shorter.
+    run_dry(daemon, "the engine", "lapwing_engine_lag_records");
+    run_dry(daemon, "the file output", "lapwing_output_pending{output=\"out\"}");
+    run_dry(daemon, "the index", "lapwing_index_lag_records");
+}
+
+/// Waits until nothing is left. A long queue is no fault as long as it gets shorter.
+fn run_dry(daemon: &Daemon, who: &str, series: &str) {
+    let mut left = daemon.metric(series);
     while left > 0.0 {
-        until("the file output to go on", || (pending() < left).then_some(()));
-        left = pending();
+        left = until(&format!("{who} to go on"), || Some(daemon.metric(series)).filter(|now| *now < left));
     }
-    until("the index", || (daemon.metric("lapwing_index_lag_records") == 0.0).then_some(()));
 }
 
 /// Settles and stops the daemon, then counts. Adds what it finds to `row`.
@@ -136,7 +138,8 @@ fn found(data: &Path) -> BTreeMap<String, usize> {
     let mut questions = vec!["u*".to_owned()];
     while let Some(actor) = questions.pop() {
         let query = Query::parse(&format!("kind:event actor:{actor}"), Clock { now: 0, utc: true }).unwrap();
-        let answer = searcher.search(&Ask { query, limit: MAX_LIMIT, order: Order::Oldest }).unwrap();
+        let answer =
+            searcher.search(&Ask { query, limit: MAX_LIMIT, order: Order::Oldest, within: 5 * PATIENCE }).unwrap();
         if answer.total > MAX_LIMIT {
             let start = actor.trim_end_matches('*');
             questions.extend((0..10).map(|digit| format!("{start}{digit}*")));

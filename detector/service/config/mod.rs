@@ -21,6 +21,7 @@ use lapwing_engine::alert::Level;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use crate::http::guard::Config as Admin;
 use crate::ruleset::DEFAULT_FILTERS;
 pub use parts::{archive, completeness, file, flow, forward, kafka, output, space, webhook};
 pub use problem::{ConfigError, Place, Problem, Problems};
@@ -56,6 +57,8 @@ pub struct Config {
     pub archive: Option<archive::Config>,
     /// Where alerts go.
     pub outputs: Vec<output::Config>,
+    /// Addresses that no output may talk to unless they stand here.
+    pub outbound: output::allow::Config,
     /// Which alerts go to which of them, and with which others. Without it each output gets every alert of its level.
     pub route: Option<flow::Route>,
     /// Alerts that are not told while others are fresh.
@@ -82,25 +85,12 @@ impl Default for Config {
             disk: space::Config::default(),
             archive: None,
             outputs: Vec::new(),
+            outbound: output::allow::Config::default(),
             route: None,
             inhibit_rules: Vec::new(),
             time_intervals: Vec::new(),
             sandbox: true,
         }
-    }
-}
-
-/// Health and metrics: `/livez`, `/readyz` and `/metrics`.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
-pub struct Admin {
-    /// Address and port to listen on. It has no authentication: keep it on loopback or behind a network policy.
-    pub listen: String,
-}
-
-impl Default for Admin {
-    fn default() -> Self {
-        Self { listen: "127.0.0.1:9466".into() }
     }
 }
 
@@ -272,6 +262,8 @@ impl Config {
                 return Err(wrong(problems));
             }
         };
+        // Before the addresses of the parts are looked at.
+        config.outbound.apply();
         let effective = serde_json::to_value(&config).unwrap_or_default();
         let (more, mut notes) = validate::validate(&effective, &tree);
         add_unexplained(&mut problems, more);
