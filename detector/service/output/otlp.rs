@@ -80,6 +80,7 @@ impl Otlp {
         let url = http::parse(&self.config.url).map_err(Failure::retry)?;
         let answer = self.client.post(&url, headers, body).await?;
         verdict(&answer)?;
+        answer.complete()?;
         let rejected = proto::Response::decode(answer.bytes.as_slice()).ok().and_then(|r| r.partial_success);
         let Some(rejected) = rejected.filter(|r| r.rejected_log_records > 0) else {
             return Ok(Receipt(format!("{}, {} records", answer.status, alerts.len())));
@@ -257,8 +258,6 @@ mod proto {
 
 #[cfg(test)]
 mod tests {
-    use reqwest::StatusCode;
-
     use super::*;
     use crate::output::sample;
 
@@ -277,12 +276,7 @@ mod tests {
 
     #[test]
     fn only_the_named_statuses_are_tried_again() {
-        let answer = |status: u16| http::Answer {
-            status: StatusCode::from_u16(status).unwrap(),
-            retry_after: None,
-            body: String::new(),
-            bytes: Vec::new(),
-        };
+        let answer = |status: u16| http::Answer::of(status, "");
         for status in [429, 502, 503, 504, 401] {
             assert!(matches!(verdict(&answer(status)), Err(Failure::Retry { .. })), "{status}");
         }

@@ -56,6 +56,8 @@ pub struct Config {
     pub max_per_minute: Option<u32>,
     /// How to trust the receiver.
     pub tls: tls::Config,
+    /// Longest time for one request, in seconds (1 to 300).
+    pub timeout_seconds: http::Timeout,
 }
 
 impl Default for Config {
@@ -70,6 +72,7 @@ impl Default for Config {
             api_url: API.to_owned(),
             max_per_minute: None,
             tls: tls::Config::default(),
+            timeout_seconds: http::Timeout::default(),
         }
     }
 }
@@ -96,6 +99,7 @@ impl Config {
         }
         found.extend(http::parse(&self.api_url).err().map(|e| format!("apiUrl: {e}")));
         found.extend(http::no_server_name(&self.tls));
+        found.extend(self.timeout_seconds.problem());
         found
     }
 }
@@ -117,7 +121,7 @@ impl Slack {
         if let Some(path) = &config.token_file {
             secret::read(path).map_err(|e| e.to_string())?;
         }
-        let client = http::Client::checked(&config.tls, http::Timeout::default().get())?;
+        let client = http::Client::checked(&config.tls, config.timeout_seconds.get())?;
         Ok(Self { config: config.clone(), client, pace: Pace::new(), threads: HashMap::new() })
     }
 
@@ -167,6 +171,7 @@ fn verdict(answer: &http::Answer) -> Result<(), Failure> {
         return Err(Failure::reject(format_args!("{}; make a new incoming webhook", answer.told())));
     }
     answer.verdict()?;
+    answer.complete()?;
     if answer.body.trim() == "ok" { Ok(()) } else { Err(Failure::reject(answer.told())) }
 }
 
@@ -174,6 +179,7 @@ fn verdict(answer: &http::Answer) -> Result<(), Failure> {
 /// this channel are final.
 fn bot_verdict(answer: &http::Answer) -> Result<String, Failure> {
     answer.verdict()?;
+    answer.complete()?;
     let body: Value = serde_json::from_str(answer.body.trim()).unwrap_or_default();
     if body["ok"] == true {
         return Ok(body["ts"].as_str().unwrap_or_default().to_owned());
@@ -272,7 +278,6 @@ fn message(alerts: &[&Alert]) -> Value {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use reqwest::StatusCode;
 
     use super::*;
     use crate::output::sample;
@@ -345,12 +350,7 @@ mod tests {
 
     #[test]
     fn slack_says_no_in_many_ways() {
-        let answer = |status, body: &str| http::Answer {
-            status: StatusCode::from_u16(status).unwrap(),
-            retry_after: None,
-            body: body.to_owned(),
-            bytes: Vec::new(),
-        };
+        let answer = http::Answer::of;
         assert!(verdict(&answer(200, "ok")).is_ok());
         assert_eq!(bot_verdict(&answer(200, r#"{"ok":true,"ts":"17.1"}"#)).unwrap(), "17.1");
         for (error, gone) in [("channel_not_found", true), ("invalid_auth", false), ("fatal_error", false)] {

@@ -34,6 +34,8 @@ pub struct Config {
     pub max_per_minute: Option<u32>,
     /// How to trust the receiver.
     pub tls: tls::Config,
+    /// Longest time for one request, in seconds (1 to 300).
+    pub timeout_seconds: http::Timeout,
 }
 
 impl Config {
@@ -51,6 +53,7 @@ impl Config {
         if self.url_file.as_os_str().is_empty() {
             found.push("urlFile is missing; expected a file with the address of the workflow".to_owned());
         }
+        found.extend(self.timeout_seconds.problem());
         found
     }
 }
@@ -64,7 +67,7 @@ pub struct Teams {
 impl Teams {
     pub fn new(config: &Config) -> Result<Self, String> {
         webhook::url_from(&config.url_file).map_err(|e| e.to_string())?;
-        let client = http::Client::checked(&config.tls, http::Timeout::default().get())?;
+        let client = http::Client::checked(&config.tls, config.timeout_seconds.get())?;
         Ok(Self { url_file: config.url_file.clone(), client })
     }
 
@@ -80,6 +83,7 @@ impl Teams {
 /// The retired connectors answer 200 and say in the body that they failed.
 fn verdict(answer: &http::Answer) -> Result<(), Failure> {
     answer.verdict()?;
+    answer.complete()?;
     let failed = answer.body.contains("delivery failed") || answer.body.contains("HTTP error 4");
     if answer.body.contains("HTTP error 429") {
         return Err(Failure::Retry { reason: answer.told(), after: answer.retry_after });
@@ -177,7 +181,6 @@ fn message(alerts: &[&Alert]) -> String {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use reqwest::StatusCode;
 
     use super::*;
     use crate::output::sample;
@@ -237,12 +240,7 @@ mod tests {
 
     #[test]
     fn teams_says_no_in_a_200() {
-        let answer = |status, body: &str| http::Answer {
-            status: StatusCode::from_u16(status).unwrap(),
-            retry_after: None,
-            body: body.to_owned(),
-            bytes: Vec::new(),
-        };
+        let answer = http::Answer::of;
         assert!(verdict(&answer(202, "")).is_ok() && verdict(&answer(200, "1")).is_ok());
         let failed = "Webhook message delivery failed with error: Microsoft Teams endpoint returned HTTP error ";
         assert!(matches!(verdict(&answer(200, &format!("{failed}429"))), Err(Failure::Retry { .. })));
