@@ -174,7 +174,8 @@ pub async fn every_panel_answers(scrape: SocketAddr, may_be_empty: &[&str]) {
 async fn run() -> (SocketAddr, CancellationToken) {
     let metrics = Arc::new(Metrics::new(["prod"]));
     let readiness = Arc::new(Readiness::new(["webhook"]));
-    let admin = Admin::bind("127.0.0.1:0".parse().unwrap(), Arc::clone(&readiness), Arc::clone(&metrics));
+    let desk = lapwing::http::guard::Config { listen: "127.0.0.1:0".into(), ..Default::default() };
+    let admin = Admin::bind(&desk, Arc::clone(&readiness), Arc::clone(&metrics));
     let admin = admin.await.unwrap();
     let config = Config { listen: "127.0.0.1:0".parse().unwrap(), insecure_loopback: true, ..Config::default() };
     let split = |body: &[u8]| vec![Item::Event(String::from_utf8_lossy(body).into_owned())];

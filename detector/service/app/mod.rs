@@ -232,8 +232,7 @@ impl App {
     }
 
     async fn start_admin(&self) -> anyhow::Result<()> {
-        let address = self.config.admin.listen.parse().context("admin.listen")?;
-        let admin = Admin::bind(address, Arc::clone(&self.readiness), Arc::clone(&self.metrics)).await?;
+        let admin = Admin::bind(&self.config.admin, Arc::clone(&self.readiness), Arc::clone(&self.metrics)).await?;
         self.admin.lock().await.spawn(admin.run(self.admin_stop.clone()));
         Ok(())
     }

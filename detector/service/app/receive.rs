@@ -31,8 +31,7 @@ pub async fn receive(loaded: Loaded) -> anyhow::Result<()> {
     private_dir(&config.data_dir)?;
     let metrics = Arc::new(Metrics::new(webhook.clusters.iter().map(|c| c.name.clone())));
     let readiness = Arc::new(Readiness::new(["listeners"]));
-    let address = config.admin.listen.parse().context("admin.listen")?;
-    let admin = Admin::bind(address, Arc::clone(&readiness), Arc::clone(&metrics)).await?;
+    let admin = Admin::bind(&config.admin, Arc::clone(&readiness), Arc::clone(&metrics)).await?;
     let admin_stop = CancellationToken::new();
     let admin = tokio::spawn(admin.run(admin_stop.clone()));
 

@@ -35,8 +35,7 @@ pub(super) async fn serve(config: Config, base: PathBuf, signals: Signals) -> an
     private_dir(&config.data_dir.join("shards"))?;
     let metrics = Arc::new(Metrics::new([""; 0]));
     let readiness = Arc::new(Readiness::new(["kafka"]));
-    let address = config.admin.listen.parse().context("admin.listen")?;
-    let admin = Admin::bind(address, Arc::clone(&readiness), Arc::clone(&metrics)).await?;
+    let admin = Admin::bind(&config.admin, Arc::clone(&readiness), Arc::clone(&metrics)).await?;
     let admin_stop = CancellationToken::new();
     let admin = tokio::spawn(admin.run(admin_stop.clone()));
     let shards = Arc::new(Shards {

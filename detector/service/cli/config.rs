@@ -108,7 +108,9 @@ fn summary(loaded: &Loaded) -> String {
         let (kind, level) = (text(&output["type"]), text(&output["minLevel"]));
         line("output", format!("{} ({kind}), from level {level}", text(&output["name"])));
     }
-    line("admin", format!("http://{}/metrics", loaded.config.admin.listen));
+    let admin = &loaded.config.admin;
+    let scheme = if admin.tls.is_some() { "https" } else { "http" };
+    line("admin", format!("{scheme}://{}/metrics", admin.listen));
     for note in &loaded.notes {
         let _ = writeln!(out, "note: {}:{}:{}: {note}", loaded.file.display(), note.place.line, note.place.column);
     }

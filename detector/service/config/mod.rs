@@ -21,6 +21,7 @@ use lapwing_engine::alert::Level;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use crate::http::guard::Config as Admin;
 use crate::ruleset::DEFAULT_FILTERS;
 pub use parts::{archive, completeness, file, flow, forward, kafka, output, space, webhook};
 pub use problem::{ConfigError, Place, Problem, Problems};
@@ -87,20 +88,6 @@ impl Default for Config {
             time_intervals: Vec::new(),
             sandbox: true,
         }
-    }
-}
-
-/// Health and metrics: `/livez`, `/readyz` and `/metrics`.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
-pub struct Admin {
-    /// Address and port to listen on. It has no authentication: keep it on loopback or behind a network policy.
-    pub listen: String,
-}
-
-impl Default for Admin {
-    fn default() -> Self {
-        Self { listen: "127.0.0.1:9466".into() }
     }
 }
 

@@ -11,7 +11,15 @@ pub fn problems(config: &super::Config) -> Vec<(String, String)> {
     let kafka = kafka.filter_map(|(i, k)| Some((format!("sources.kafka[{i}]"), k.client().err()?.to_string())));
     let archive = config.archive.iter().flat_map(archive::Config::problems).map(|p| ("archive".to_owned(), p));
     let forward = config.forward.iter().filter_map(|f| Some(("forward".to_owned(), f.client().err()?.to_string())));
-    webhook.chain(forward).chain(kafka).chain(outputs).chain(archive).chain(config.completeness.problems()).collect()
+    let admin = config.admin.problems();
+    webhook
+        .chain(admin)
+        .chain(forward)
+        .chain(kafka)
+        .chain(outputs)
+        .chain(archive)
+        .chain(config.completeness.problems())
+        .collect()
 }
 
 pub use crate::archive;

@@ -59,11 +59,9 @@ impl Checks<'_> {
             {
                 self.say(path, format!("uses the same port as `{other}`; give each its own"));
             }
-            if path == "admin.listen" && !address.ip().is_loopback() {
-                let what = format!(
-                    "`{text}` is reachable from the network without authentication; \
-                     a network policy should keep others out"
-                );
+            if path == "admin.listen" && section["insecure"] == true && !address.ip().is_loopback() {
+                let what =
+                    format!("whoever reaches `{text}` may read metrics; a network policy should keep others out");
                 self.note(path, what);
             }
         }

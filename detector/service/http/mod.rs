@@ -1,22 +1,29 @@
 //! The admin port: is the process alive, is it ready, and its metrics. Read-only and without secrets:
-//! no event, user or cluster content beyond metric labels is served here.
+//! no event, user or cluster content beyond metric labels is served here. Who may ask for more than whether it is alive and
+//! ready, the guard decides.
 
+pub mod certificate;
+pub mod guard;
+pub mod keys;
 pub mod listen;
 mod slots;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use self::guard::{Config, Denied, Guard, Role};
+use self::keys::LoadError;
 use self::listen::{Handler, Limits, Peer, Terms};
 use crate::metrics::Metrics;
 
@@ -24,6 +31,9 @@ const PATHS: &str = "/livez    200 while the process answers\n\
                      /readyz   200 when every part is ready, 503 with the reasons otherwise\n\
                      /healthz  the same as /livez\n\
                      /metrics  Prometheus text format\n";
+
+/// How often files of certificates and tokens are looked at for changes.
+const POLL: Duration = Duration::from_secs(10);
 
 /// What must be true before Lapwing is ready. Each part reports its own check.
 pub struct Readiness(Mutex<State>);
@@ -92,10 +102,15 @@ impl Readiness {
 
 /// The admin port cannot be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("admin: cannot listen on {address}; is the port in use, or below 1024?")]
-pub struct BindError {
-    pub address: SocketAddr,
-    pub source: std::io::Error,
+pub enum StartError {
+    #[error("{}", .0.iter().map(|(path, what)| format!("{path}: {what}")).collect::<Vec<_>>().join("; "))]
+    Config(Vec<(String, String)>),
+    #[error("admin.listen: expected an address and port such as `127.0.0.1:9466`")]
+    Address(#[from] std::net::AddrParseError),
+    #[error("admin: {0}")]
+    Load(#[from] LoadError),
+    #[error("admin: cannot listen on {address}; is the port in use, or below 1024?")]
+    Bind { address: SocketAddr, source: std::io::Error },
 }
 
 /// The bound admin port.
@@ -105,14 +120,19 @@ pub struct Admin {
 }
 
 impl Admin {
-    pub async fn bind(
-        address: SocketAddr,
-        readiness: Arc<Readiness>,
-        metrics: Arc<Metrics>,
-    ) -> Result<Self, BindError> {
-        let tcp = TcpListener::bind(address).await.map_err(|source| BindError { address, source })?;
-        let retired = CancellationToken::new();
-        Ok(Self { tcp, desk: Arc::new(Desk { readiness, metrics, retired }) })
+    /// Reads certificates and tokens and binds the port.
+    ///
+    /// # Errors
+    /// When `config` is wrong, a file of it cannot be used, or the port is taken.
+    pub async fn bind(config: &Config, readiness: Arc<Readiness>, metrics: Arc<Metrics>) -> Result<Self, StartError> {
+        let problems = config.problems();
+        if !problems.is_empty() {
+            return Err(StartError::Config(problems));
+        }
+        let address = config.listen.parse()?;
+        let guard = Arc::new(Guard::load(config.clone())?);
+        let tcp = TcpListener::bind(address).await.map_err(|source| StartError::Bind { address, source })?;
+        Ok(Self { tcp, desk: Arc::new(Desk { readiness, metrics, guard }) })
     }
 
     /// Where it listens; of use when the configured port was 0.
@@ -122,43 +142,60 @@ impl Admin {
 
     /// Serves until `drain` is cancelled. Cancel it last: `/readyz` should tell of the drain while it lasts.
     pub async fn run(self, drain: CancellationToken) {
-        let limits =
-            Limits { connections: 128, per_address: 64, drain: std::time::Duration::from_secs(2), ..Limits::default() };
-        listen::serve(self.tcp, self.desk, limits, drain).await;
+        let limits = Limits { connections: 128, per_address: 64, drain: Duration::from_secs(2), ..Limits::default() };
+        let guard = Arc::clone(&self.desk.guard);
+        let watch = async {
+            loop {
+                tokio::time::sleep(POLL).await;
+                let guard = Arc::clone(&guard);
+                // Files may lie on a slow disk; the accept loop must not wait for it.
+                let _ = tokio::task::spawn_blocking(move || guard.reload()).await;
+            }
+        };
+        tokio::select! {
+            () = listen::serve(self.tcp, self.desk, limits, drain) => {}
+            () = watch => {}
+        }
     }
 }
 
 struct Desk {
     readiness: Arc<Readiness>,
     metrics: Arc<Metrics>,
-    /// Never cancelled: these terms do not change.
-    retired: CancellationToken,
+    guard: Arc<Guard>,
 }
 
 impl Handler for Desk {
     fn terms(&self) -> Terms {
-        Terms { tls: None, retired: self.retired.clone() }
+        self.guard.terms()
     }
 
     async fn handle(&self, peer: &Peer, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        peer.known();
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, format!("only GET here\n{PATHS}"));
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
             return response;
         }
+        let allow = |needs| self.guard.allow(peer, request.headers(), needs);
         match request.uri().path() {
             "/livez" | "/healthz" => text(StatusCode::OK, "ok\n"),
-            "/readyz" => self.readyz(),
-            "/metrics" => self.metrics(),
+            // Probes have no credentials; why it is not ready may name files and hosts.
+            "/readyz" => self.readyz(allow(Role::Metrics).is_ok()),
+            "/metrics" => match allow(Role::Metrics) {
+                Ok(_) => self.metrics(),
+                Err(denied) => refused(&denied),
+            },
             _ => text(StatusCode::NOT_FOUND, format!("nothing here; there is\n{PATHS}")),
         }
     }
 }
 
 impl Desk {
-    fn readyz(&self) -> Response<Full<Bytes>> {
-        let report = self.readiness.report();
+    fn readyz(&self, reasons: bool) -> Response<Full<Bytes>> {
+        let mut report = self.readiness.report();
+        if !reasons {
+            report.checks.iter_mut().for_each(|check| check.reason = None);
+        }
         let code = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         let body = serde_json::to_string_pretty(&report).unwrap_or_default() + "\n";
         reply(code, "application/json", body)
@@ -168,6 +205,14 @@ impl Desk {
         self.metrics.ready.set(i64::from(self.readiness.report().ready));
         reply(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", self.metrics.render())
     }
+}
+
+fn refused(denied: &Denied) -> Response<Full<Bytes>> {
+    let mut response = text(denied.code(), format!("{denied}\n"));
+    if denied.code() == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    response
 }
 
 fn text(code: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
@@ -188,17 +233,31 @@ mod tests {
 
     use super::*;
 
+    fn loopback() -> Config {
+        Config { listen: "127.0.0.1:0".into(), ..Config::default() }
+    }
+
     async fn start() -> (SocketAddr, Arc<Readiness>, CancellationToken, tokio::task::JoinHandle<()>) {
+        start_with(&loopback()).await
+    }
+
+    async fn start_with(
+        config: &Config,
+    ) -> (SocketAddr, Arc<Readiness>, CancellationToken, tokio::task::JoinHandle<()>) {
         let readiness = Arc::new(Readiness::new(["journal", "rules"]));
         let metrics = Arc::new(Metrics::new(["prod"]));
-        let admin = Admin::bind("127.0.0.1:0".parse().unwrap(), Arc::clone(&readiness), metrics).await.unwrap();
+        let admin = Admin::bind(config, Arc::clone(&readiness), metrics).await.unwrap();
         let (address, drain) = (admin.local_addr().unwrap(), CancellationToken::new());
         (address, readiness, drain.clone(), tokio::spawn(admin.run(drain)))
     }
 
     async fn ask(address: SocketAddr, method: &str, path: &str) -> String {
+        ask_with(address, method, path, "").await
+    }
+
+    async fn ask_with(address: SocketAddr, method: &str, path: &str, headers: &str) -> String {
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-        let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
@@ -239,5 +298,45 @@ mod tests {
         let lost = ask(address, "GET", "/").await;
         assert!(lost.starts_with("HTTP/1.1 404") && lost.contains("/readyz") && lost.contains("/metrics"), "{lost}");
         assert!(ask(address, "POST", "/metrics").await.starts_with("HTTP/1.1 405"));
+    }
+
+    #[tokio::test]
+    async fn strangers_learn_that_it_lives_and_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let token_file = dir.path().join("token");
+        std::fs::write(&token_file, "prometheus-0123456789").unwrap();
+        let user = guard::User {
+            name: "prometheus".into(),
+            role: Role::Metrics,
+            token_file: Some(token_file),
+            client_names: Vec::new(),
+        };
+        let (address, readiness, ..) = start_with(&Config { users: vec![user], ..loopback() }).await;
+        readiness.not_ready("rules", "rules/a.yml line 3: unknown field");
+        for token in ["", "Authorization: Bearer prometheus-0123456780\r\n", "Authorization: Basic cDpw\r\n"] {
+            let metrics = ask_with(address, "GET", "/metrics", token).await;
+            assert!(metrics.starts_with("HTTP/1.1 401") && metrics.contains("www-authenticate: Bearer"), "{metrics}");
+            assert!(!metrics.contains("lapwing_"), "{metrics}");
+            let ready = ask_with(address, "GET", "/readyz", token).await;
+            assert!(ready.starts_with("HTTP/1.1 503") && !ready.contains("line 3"), "{ready}");
+            assert!(ask_with(address, "GET", "/livez", token).await.starts_with("HTTP/1.1 200"));
+        }
+        let token = "Authorization: Bearer prometheus-0123456789\r\n";
+        assert!(ask_with(address, "GET", "/metrics", token).await.starts_with("HTTP/1.1 200"));
+        assert!(ask_with(address, "GET", "/readyz", token).await.contains("line 3"));
+        let page = format!("{token}Origin: https://evil.example\r\n");
+        assert!(ask_with(address, "GET", "/metrics", &page).await.starts_with("HTTP/1.1 403"));
+    }
+
+    #[tokio::test]
+    async fn an_open_port_without_users_is_not_opened() {
+        let open = Config { listen: "0.0.0.0:0".into(), ..Config::default() };
+        let bind = |config: Config| async move {
+            let readiness = Arc::new(Readiness::new([]));
+            Admin::bind(&config, readiness, Arc::new(Metrics::new(["prod"]))).await.err().map(|e| e.to_string())
+        };
+        let said = bind(open.clone()).await.expect("refused");
+        assert!(said.starts_with("admin.listen: ") && said.contains("admin.users"), "{said}");
+        assert_eq!(bind(Config { insecure: true, ..open }).await, None);
     }
 }

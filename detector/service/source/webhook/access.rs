@@ -9,49 +9,19 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use hyper::HeaderMap;
-use hyper::header::{AUTHORIZATION, HeaderValue, ORIGIN};
+use hyper::header::{HeaderValue, ORIGIN};
 use percent_encoding::percent_decode_str;
-use rustls::RootCertStore;
-use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
-use rustls::server::{NoServerSessionStorage, ServerConfig, VerifierBuilderError, WebPkiClientVerifier};
-use subtle::{Choice, ConstantTimeEq};
+use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
 use tokio_util::sync::CancellationToken;
 
-use super::certificate;
-use super::config::{Config, Tls, is_cluster_name};
+use super::config::{Config, is_cluster_name};
+use crate::http::certificate;
+use crate::http::keys::{self, Files, LoadError, Tokens, bearer};
 use crate::http::listen::{Peer, Terms};
 
 const PATH: &str = "/audit/v1/";
 const FIREHOSE_KEY: &str = "x-amz-firehose-access-key";
-const MIN_TOKEN: usize = 16;
-
-/// A file of the webhook that cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    #[error("cannot read `{}`", path.display())]
-    Read { path: PathBuf, source: std::io::Error },
-    #[error("`{}` is not PEM", path.display())]
-    Pem { path: PathBuf, source: pem::Error },
-    #[error("`{}` holds no certificate; expected a PEM block `BEGIN CERTIFICATE`", path.display())]
-    NoCertificate { path: PathBuf },
-    #[error("`{}` holds no private key in PEM (PKCS #8, PKCS #1 or SEC 1, not encrypted)", path.display())]
-    NoKey { path: PathBuf, source: pem::Error },
-    #[error("`{}` holds a certificate that is no authority", path.display())]
-    Authority { path: PathBuf, source: rustls::Error },
-    #[error("`{}` holds no revocation list; expected a PEM block `BEGIN X509 CRL`", path.display())]
-    NoList { path: PathBuf },
-    #[error("`{}` cannot verify clients", path.display())]
-    Verifier { path: PathBuf, source: VerifierBuilderError },
-    #[error("`{}` and its key cannot be used; does the key belong to the certificate?", path.display())]
-    Identity { path: PathBuf, source: rustls::Error },
-    #[error("`{}` holds no token; write one a line, for example from `openssl rand -hex 32`", path.display())]
-    NoToken { path: PathBuf },
-    #[error("`{}` line {line}: a token has at least 16 characters and no blanks; make one with `openssl rand -hex 32`", path.display())]
-    WeakToken { path: PathBuf, line: usize },
-    #[error("`{}` line {line}: this token also belongs to cluster `{cluster}`; a token decides one cluster", path.display())]
-    SharedToken { path: PathBuf, line: usize, cluster: String },
-}
 
 /// Why a sender is turned away.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -95,14 +65,10 @@ struct State {
     /// Of all files read, so that a poll notices a change whatever its time stamps say.
     fingerprint: blake3::Hash,
     tls: Option<Arc<ServerConfig>>,
-    tokens: Vec<Token>,
+    /// By cluster.
+    tokens: Tokens,
     expiry: Option<i64>,
     retired: CancellationToken,
-}
-
-struct Token {
-    digest: blake3::Hash,
-    cluster: String,
 }
 
 impl Access {
@@ -182,18 +148,8 @@ impl Access {
         Some(if first.is_ok() { first } else { answers.find(Result::is_ok).unwrap_or(first) })
     }
 
-    /// Looks at every known token, so that the time taken says nothing about which one was near.
     fn token(&self, token: &[u8]) -> Result<String, Denied> {
-        let digest = blake3::hash(token);
-        let state = self.state();
-        let mut found = None;
-        for known in &state.tokens {
-            let same: Choice = known.digest.as_bytes().ct_eq(digest.as_bytes());
-            if bool::from(same) {
-                found = Some(known.cluster.clone());
-            }
-        }
-        found.ok_or(Denied::UnknownToken)
+        self.state().tokens.owner(token).map(str::to_owned).ok_or(Denied::UnknownToken)
     }
 
     fn certificate(&self, certificate: &CertificateDer<'_>) -> Result<String, Denied> {
@@ -212,124 +168,29 @@ impl Access {
     }
 }
 
-/// The token of an `Authorization: Bearer` header; a different scheme counts as no token.
-fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
-    let (scheme, token) = headers.get(AUTHORIZATION)?.as_bytes().split_at_checked("Bearer ".len())?;
-    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
-}
-
 fn shorten(text: &str) -> String {
     text.chars().take(100).collect()
 }
 
 impl State {
     fn load(config: &Config, base: &Path) -> Result<Self, LoadError> {
-        let mut files = Files { base, hash: blake3::Hasher::new() };
+        let mut files = Files::below(base);
         let (tls, expiry) = match &config.tls {
             None => (None, None),
             Some(tls) => {
-                let (server, expiry) = server_config(config, tls, &mut files)?;
+                let by_token = config.clusters.iter().any(|c| c.token_file.is_some());
+                let (server, expiry) = keys::server_config(tls, by_token, config.http2, &mut files)?;
                 (Some(Arc::new(server)), expiry)
             }
         };
-        let mut tokens = Vec::new();
+        let mut tokens = Tokens::default();
         for sender in &config.clusters {
             if let Some(file) = &sender.token_file {
-                read_tokens(file, &sender.name, &mut files, &mut tokens)?;
+                tokens.read(file, &sender.name, &mut files)?;
             }
         }
-        Ok(Self { fingerprint: files.hash.finalize(), tls, tokens, expiry, retired: CancellationToken::new() })
+        Ok(Self { fingerprint: files.fingerprint(), tls, tokens, expiry, retired: CancellationToken::new() })
     }
-}
-
-/// Reads files and remembers what was in them.
-struct Files<'a> {
-    base: &'a Path,
-    hash: blake3::Hasher,
-}
-
-impl Files<'_> {
-    fn read(&mut self, path: &Path) -> Result<Vec<u8>, LoadError> {
-        let bytes = std::fs::read(self.base.join(path))
-            .map_err(|source| LoadError::Read { path: self.base.join(path), source })?;
-        self.hash.update(&(bytes.len() as u64).to_le_bytes()).update(&bytes);
-        Ok(bytes)
-    }
-
-    fn certificates(&mut self, path: &Path) -> Result<Vec<CertificateDer<'static>>, LoadError> {
-        let bytes = self.read(path)?;
-        let found: Vec<_> = CertificateDer::pem_slice_iter(&bytes)
-            .collect::<Result<_, _>>()
-            .map_err(|source| LoadError::Pem { path: path.to_owned(), source })?;
-        if found.is_empty() { Err(LoadError::NoCertificate { path: path.to_owned() }) } else { Ok(found) }
-    }
-}
-
-impl Files<'_> {
-    fn revocation_lists(&mut self, path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, LoadError> {
-        let bytes = self.read(path)?;
-        let found: Vec<_> = CertificateRevocationListDer::pem_slice_iter(&bytes)
-            .collect::<Result<_, _>>()
-            .map_err(|source| LoadError::Pem { path: path.to_owned(), source })?;
-        if found.is_empty() { Err(LoadError::NoList { path: path.to_owned() }) } else { Ok(found) }
-    }
-}
-
-fn server_config(config: &Config, tls: &Tls, files: &mut Files<'_>) -> Result<(ServerConfig, Option<i64>), LoadError> {
-    let chain = files.certificates(&tls.cert)?;
-    let key = files.read(&tls.key)?;
-    let key =
-        PrivateKeyDer::from_pem_slice(&key).map_err(|source| LoadError::NoKey { path: tls.key.clone(), source })?;
-    let expiry = chain.first().and_then(certificate::not_after);
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = match &tls.client_ca {
-        None => WebPkiClientVerifier::no_client_auth(),
-        Some(path) => {
-            let mut roots = RootCertStore::empty();
-            for authority in files.certificates(path)? {
-                roots.add(authority).map_err(|source| LoadError::Authority { path: path.clone(), source })?;
-            }
-            let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
-            let tokens = config.clusters.iter().any(|c| c.token_file.is_some());
-            let builder = if tokens { builder.allow_unauthenticated() } else { builder };
-            let lists = tls.client_crl_file.as_ref().map_or(Ok(Vec::new()), |file| files.revocation_lists(file))?;
-            // Only the certificate itself: who revokes an authority takes it out of `clientCa`.
-            let builder = builder.with_crls(lists).only_check_end_entity_revocation().enforce_revocation_expiration();
-            builder.build().map_err(|source| LoadError::Verifier { path: path.clone(), source })?
-        }
-    };
-    let identity = |source| LoadError::Identity { path: tls.cert.clone(), source };
-    let mut server = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(identity)?
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, key)
-        .map_err(identity)?;
-    let protocols: &[&[u8]] = if config.http2 { &[b"h2", b"http/1.1"] } else { &[b"http/1.1"] };
-    server.alpn_protocols = protocols.iter().map(|p| p.to_vec()).collect();
-    // A resumed session would outlive the certificate it was opened with.
-    server.session_storage = Arc::new(NoServerSessionStorage {});
-    Ok((server, expiry))
-}
-
-fn read_tokens(path: &Path, cluster: &str, files: &mut Files<'_>, tokens: &mut Vec<Token>) -> Result<(), LoadError> {
-    let bytes = files.read(path)?;
-    let before = tokens.len();
-    for (at, line) in bytes.split(|b| *b == b'\n').enumerate() {
-        let (token, line) = (line.trim_ascii(), at + 1);
-        if token.is_empty() {
-            continue;
-        }
-        if token.len() < MIN_TOKEN || !token.iter().all(u8::is_ascii_graphic) {
-            return Err(LoadError::WeakToken { path: path.to_owned(), line });
-        }
-        let digest = blake3::hash(token);
-        if let Some(other) = tokens.iter().find(|t| t.digest == digest && t.cluster != cluster) {
-            return Err(LoadError::SharedToken { path: path.to_owned(), line, cluster: other.cluster.clone() });
-        }
-        tokens.push(Token { digest, cluster: cluster.to_owned() });
-    }
-    if tokens.len() == before { Err(LoadError::NoToken { path: path.to_owned() }) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -425,7 +286,7 @@ mod tests {
         assert!(error(&[], &["a"]).contains("cannot read"));
         assert!(error(&[("a.token", "\n\n")], &["a"]).contains("holds no token"));
         assert!(error(&[("a.token", "\nshort")], &["a"]).contains("line 2"));
-        assert!(error(&[("a.token", TOKEN), ("b.token", TOKEN)], &["a", "b"]).contains("also belongs to cluster `a`"));
+        assert!(error(&[("a.token", TOKEN), ("b.token", TOKEN)], &["a", "b"]).contains("also belongs to `a`"));
     }
 
     #[test]

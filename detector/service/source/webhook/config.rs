@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use crate::http::keys::Tls;
+
 /// The audit webhook: API servers POST their audit events here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
@@ -51,23 +53,6 @@ impl Default for Config {
             max_connections_per_address: 64,
         }
     }
-}
-
-/// Files of the webhook's TLS, PEM. Relative paths start at the configuration file. Read again when they change.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct Tls {
-    /// Certificate chain, the server's own first.
-    pub cert: PathBuf,
-    /// Private key of the first certificate.
-    pub key: PathBuf,
-    /// Certificates of the authorities that sign the senders' client certificates. Needed for `clientNames`.
-    #[serde(default)]
-    pub client_ca: Option<PathBuf>,
-    /// Revocation lists of these authorities. With it, a certificate whose authority has no list here is refused, and so is
-    /// one whose list has expired.
-    #[serde(default)]
-    pub client_crl_file: Option<PathBuf>,
 }
 
 /// One cluster and how its API servers prove that they are it.

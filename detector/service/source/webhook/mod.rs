@@ -7,7 +7,6 @@
 mod access;
 mod answer;
 mod body;
-mod certificate;
 mod config;
 
 use std::fmt::Display;
@@ -28,10 +27,11 @@ use tokio::net::TcpListener;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tokio_util::sync::CancellationToken;
 
-pub use self::access::{Access, LoadError};
+pub use self::access::Access;
 use self::answer::Trouble;
 use self::body::{BodyError, Budget, Pace};
 pub use self::config::{Config, Problem, Sender, Tls};
+use crate::http::keys::LoadError;
 use crate::http::listen::{self, End, Handler, Limits, Peer, Terms};
 use crate::metrics::Metrics;
 

@@ -4,6 +4,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 
 use super::*;
+use crate::http::certificate;
 
 struct Pki {
     ca: CertifiedIssuer<'static, KeyPair>,
