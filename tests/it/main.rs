@@ -16,3 +16,4 @@ mod rules;
 mod scan;
 mod secrets;
 mod serve;
+mod silences;

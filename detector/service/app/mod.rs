@@ -233,6 +233,7 @@ impl App {
 
     async fn start_admin(&self) -> anyhow::Result<()> {
         let admin = Admin::bind(&self.config.admin, Arc::clone(&self.readiness), Arc::clone(&self.metrics)).await?;
+        let admin = admin.with_silences(Silences::of(&self.config.data_dir));
         self.admin.lock().await.spawn(admin.run(self.admin_stop.clone()));
         Ok(())
     }

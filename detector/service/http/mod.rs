@@ -1,11 +1,12 @@
-//! The admin port: is the process alive, is it ready, and its metrics. Read-only and without secrets:
-//! no event, user or cluster content beyond metric labels is served here. Who may ask for more than whether it is alive and
+//! The admin port: is the process alive, is it ready, its metrics, and the silences. Without secrets: beyond metric labels and
+//! what people wrote into silences nothing of events, users or clusters is served here. Who may ask for more than whether it is alive and
 //! ready, the guard decides.
 
 pub mod certificate;
 pub mod guard;
 pub mod keys;
 pub mod listen;
+pub mod silences;
 mod slots;
 
 use std::collections::BTreeMap;
@@ -25,12 +26,15 @@ use tokio_util::sync::CancellationToken;
 use self::guard::{Config, Denied, Guard, Role};
 use self::keys::LoadError;
 use self::listen::{Handler, Limits, Peer, Terms};
+use self::silences::Asked;
+use crate::flow::silence::Silences;
 use crate::metrics::Metrics;
 
 const PATHS: &str = "/livez    200 while the process answers\n\
                      /readyz   200 when every part is ready, 503 with the reasons otherwise\n\
                      /healthz  the same as /livez\n\
-                     /metrics  Prometheus text format\n";
+                     /metrics  Prometheus text format\n\
+                     /api/v2/silences, /api/v2/silence/{id}  silences, as in Alertmanager\n";
 
 /// How often files of certificates and tokens are looked at for changes.
 const POLL: Duration = Duration::from_secs(10);
@@ -132,7 +136,16 @@ impl Admin {
         let address = config.listen.parse()?;
         let guard = Arc::new(Guard::load(config.clone())?);
         let tcp = TcpListener::bind(address).await.map_err(|source| StartError::Bind { address, source })?;
-        Ok(Self { tcp, desk: Arc::new(Desk { readiness, metrics, guard }) })
+        Ok(Self { tcp, desk: Arc::new(Desk { readiness, metrics, guard, silences: None }) })
+    }
+
+    /// Serves these silences too.
+    #[must_use]
+    pub fn with_silences(mut self, silences: Silences) -> Self {
+        let Desk { readiness, metrics, guard, .. } = &*self.desk;
+        let (readiness, metrics, guard) = (Arc::clone(readiness), Arc::clone(metrics), Arc::clone(guard));
+        self.desk = Arc::new(Desk { readiness, metrics, guard, silences: Some(silences) });
+        self
     }
 
     /// Where it listens; of use when the configured port was 0.
@@ -163,6 +176,8 @@ struct Desk {
     readiness: Arc<Readiness>,
     metrics: Arc<Metrics>,
     guard: Arc<Guard>,
+    /// `None` where there are no outputs.
+    silences: Option<Silences>,
 }
 
 impl Handler for Desk {
@@ -171,6 +186,12 @@ impl Handler for Desk {
     }
 
     async fn handle(&self, peer: &Peer, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        if let (Some(silences), Some(asked)) = (&self.silences, Asked::of(request.uri().path())) {
+            return match self.guard.allow(peer, request.headers(), Asked::needs(request.method())) {
+                Ok(who) => silences::answer(silences, asked, &who, request).await,
+                Err(denied) => refused(&denied),
+            };
+        }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, format!("only GET here\n{PATHS}"));
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
