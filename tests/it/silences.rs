@@ -12,9 +12,8 @@ fn guarded(dir: &std::path::Path) -> Daemon {
         let http = format!("authorization: {{ credentials: {token} }}\n");
         std::fs::write(dir.join(format!("{name}.http")), http).expect("written");
     }
-    let user = |name: &str, role: &str| {
-        format!("{{ name: {name}, role: {role}, tokenFile: {} }}", dir.join(name).display())
-    };
+    let user =
+        |name: &str, role: &str| format!("{{ name: {name}, role: {role}, tokenFile: {} }}", dir.join(name).display());
     // The tests' own reading of readiness and metrics needs no name.
     let users = format!(", users: [{}, {}] }}\nsources:", user("soc", "operator"), user("eye", "viewer"));
     let config = std::fs::read_to_string(daemon.config()).expect("read").replacen(" }\nsources:", &users, 1);
@@ -42,7 +41,8 @@ fn amtool_makes_lists_changes_and_ends_silences() {
         assert!(output.status.success(), "{args:?}: {} {}", stdout(&output), stderr(&output));
         stdout(&output)
     };
-    let add = ["silence", "add", "exec-into-pod", "cluster=~pr.*", "actor!=bob", "--author=ann", "--comment=a \"drill\""];
+    let add =
+        ["silence", "add", "exec-into-pod", "cluster=~pr.*", "actor!=bob", "--author=ann", "--comment=a \"drill\""];
     let id = soc(&[&add[..], &["--duration=2h"]].concat()).trim().to_owned();
     let listed = soc(&["silence", "query", "-o", "json"]);
     let listed: serde_json::Value = serde_json::from_str(&listed).expect("JSON");
@@ -55,8 +55,14 @@ fn amtool_makes_lists_changes_and_ends_silences() {
     // It is the command line's too, and keeps alerts from being told.
     let args = ["silence", "list", "--data-dir", &daemon.data_dir()];
     let ours = ndjson(&stdout(&lapwing(&args)));
-    assert_eq!((&ours[0]["id"], &ours[0]["owner"], &ours[0]["state"]), (&id.clone().into(), &"ann (soc)".into(), &"active".into()));
-    assert_eq!(ours[0]["matchers"], serde_json::json!(["rule=\"exec-into-pod\"", "cluster=~\"pr.*\"", "actor!=\"bob\""]));
+    assert_eq!(
+        (&ours[0]["id"], &ours[0]["owner"], &ours[0]["state"]),
+        (&id.clone().into(), &"ann (soc)".into(), &"active".into())
+    );
+    assert_eq!(
+        ours[0]["matchers"],
+        serde_json::json!(["rule=\"exec-into-pod\"", "cluster=~\"pr.*\"", "actor!=\"bob\""])
+    );
     let events = String::from_utf8(read(&fixture("attacks/exec-ws/events.jsonl.zst"))).expect("UTF-8");
     assert_eq!(daemon.post(events.as_bytes()).expect("an answer").0, 200);
     until("other alerts", || (!daemon.alerts().is_empty()).then_some(()));
@@ -68,7 +74,8 @@ fn amtool_makes_lists_changes_and_ends_silences() {
     };
     until("the silenced one", || {
         let metrics = as_soc("/metrics");
-        let withheld = metrics.lines().find(|l| l.starts_with("lapwing_output_withheld_total") && l.contains("silence"));
+        let withheld =
+            metrics.lines().find(|l| l.starts_with("lapwing_output_withheld_total") && l.contains("silence"));
         withheld.is_some_and(|l| !l.ends_with(" 0")).then_some(())
     });
     assert!(daemon.alerts().iter().all(|a| a["rule"]["id"] != "exec-into-pod"));

@@ -297,7 +297,7 @@ impl App {
         let flow = Arc::new(self.config.flow().map_err(|p| anyhow::anyhow!("{p:?}"))?);
         let silences = Watch::new(Silences::of(&self.config.data_dir));
         for config in &self.config.outputs {
-            let output = Output::new(config)?;
+            let output = Output::new(config)?.remembering(&self.config.data_dir);
             let queue = Queue::open(&self.config.data_dir, config.name(), &self.alerts, self.own.clone())?;
             if let Ok(mut passed) = self.passed.lock() {
                 passed.push((config.name().to_owned(), queue.passed()));

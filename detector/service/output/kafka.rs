@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::encode::{cap, visible};
 use super::{Failure, Receipt, Retry, record, secret, webhook};
+use crate::config::HumanDuration;
 
 /// Alerts on their way at once.
 pub const BATCH: usize = 100;
@@ -39,6 +40,8 @@ pub struct Config {
     pub topic: String,
     /// How an alert is written: `json`, or `ocsf`.
     pub format: record::Format,
+    /// Told as resolved when nothing came of it for so long. Default: never.
+    pub resolve_after: Option<HumanDuration>,
     /// Largest message in bytes (2500 to 10000000). The broker's `message.max.bytes` must allow it.
     pub max_bytes: usize,
     /// File that holds the SASL password, so that it need not stand here.
@@ -56,6 +59,7 @@ impl Default for Config {
             brokers: Vec::new(),
             topic: String::new(),
             format: record::Format::default(),
+            resolve_after: None,
             max_bytes: 900_000,
             password_file: None,
             properties: BTreeMap::new(),

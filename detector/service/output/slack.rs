@@ -3,7 +3,8 @@
 //! Text an attacker may have written stands only in `plain_text` blocks, where Slack renders no markup, no
 //! mention and no link; links are never unfurled.
 
-use std::collections::HashMap;
+mod threads;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,8 +14,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use self::threads::Threads;
 use super::encode::{cap, slack, visible};
 use super::{Failure, Receipt, Retry, http, secret, text, tls, webhook};
+use crate::config::HumanDuration;
 use crate::flow::gather::identity;
 
 /// Slack's limits, in characters.
@@ -29,8 +32,8 @@ const FIELDS: usize = 10;
 /// Messages at once before one a second.
 const BURST: f64 = 5.0;
 
-/// Threads remembered; the one used longest ago is forgotten, and what goes on begins a new one.
-const THREADS: usize = 1000;
+/// What Slack says when a thread cannot be written to.
+const THREAD_GONE: [&str; 3] = ["thread_not_found", "cannot_reply_to_message", "thread_locked"];
 const API: &str = "https://slack.com/api/";
 
 /// Settings of an output of type `slack`.
@@ -54,6 +57,8 @@ pub struct Config {
     pub api_url: String,
     /// Most messages a minute (1 to 600); what comes faster is told together.
     pub max_per_minute: Option<u32>,
+    /// Told as resolved when nothing came of it for so long. Default: never.
+    pub resolve_after: Option<HumanDuration>,
     /// How to trust the receiver.
     pub tls: tls::Config,
     /// Longest time for one request, in seconds (1 to 300).
@@ -71,6 +76,7 @@ impl Default for Config {
             channel: None,
             api_url: API.to_owned(),
             max_per_minute: None,
+            resolve_after: None,
             tls: tls::Config::default(),
             timeout_seconds: http::Timeout::default(),
         }
@@ -109,8 +115,7 @@ pub struct Slack {
     config: Config,
     client: http::Client,
     pace: Pace,
-    /// By what goes on: the first message about it, and when it was last used.
-    threads: HashMap<String, (String, Instant)>,
+    threads: Threads,
 }
 
 impl Slack {
@@ -122,21 +127,29 @@ impl Slack {
             secret::read(path).map_err(|e| e.to_string())?;
         }
         let client = http::Client::checked(&config.tls, config.timeout_seconds.get())?;
-        Ok(Self { config: config.clone(), client, pace: Pace::new(), threads: HashMap::new() })
+        Ok(Self { config: config.clone(), client, pace: Pace::new(), threads: Threads::default() })
+    }
+
+    /// Threads outlive the process, in `data_dir/outputs`.
+    pub fn remember_in(&mut self, data_dir: &Path) {
+        if let Some(channel) = &self.config.channel {
+            self.threads = Threads::of(data_dir, &self.config.name, channel);
+        }
     }
 
     pub async fn deliver(&mut self, alerts: &[&Alert]) -> Result<Receipt, Failure> {
         let mut body = message(alerts);
         let mut headers = http::content("application/json; charset=utf-8");
-        let incident = identity(text::worst(alerts));
+        let worst = text::worst(alerts);
+        let incident = identity(worst);
         let url = match (&self.config.url_file, &self.config.token_file) {
             (Some(path), _) => webhook::url_from(path)?,
             (None, token) => {
                 http::bearer(&mut headers, "Bearer", token.as_deref())?;
                 body["channel"] = self.config.channel.clone().into();
-                if let Some((thread, _)) = self.threads.get(&incident) {
-                    body["thread_ts"] = thread.clone().into();
-                    body["reply_broadcast"] = (text::worst(alerts).status == Status::New).into();
+                if let Some(thread) = self.threads.get(&incident) {
+                    body["thread_ts"] = thread.into();
+                    body["reply_broadcast"] = (worst.status == Status::New).into();
                 }
                 let api = format!("{}/chat.postMessage", self.config.api_url.trim_end_matches('/'));
                 http::parse(&api).map_err(Failure::retry)?
@@ -148,20 +161,19 @@ impl Slack {
         if self.config.token_file.is_none() {
             verdict(&answer)?;
         } else {
-            let posted = bot_verdict(&answer)?;
-            self.remember(incident, posted);
+            let posted = bot_verdict(&answer).inspect_err(|_| {
+                // Somebody deleted or locked it: what goes on begins another.
+                if THREAD_GONE.iter().any(|gone| answer.body.contains(gone)) {
+                    self.threads.end(&incident);
+                }
+            })?;
+            match worst.status {
+                Status::Resolved => self.threads.end(&incident),
+                _ => self.threads.used(&incident, &posted),
+            }
+            self.threads.keep().await;
         }
         Ok(Receipt(answer.told()))
-    }
-
-    fn remember(&mut self, incident: String, message: String) {
-        let thread = self.threads.get(&incident).map_or(message, |(thread, _)| thread.clone());
-        self.threads.insert(incident, (thread, Instant::now()));
-        if self.threads.len() > THREADS
-            && let Some(oldest) = self.threads.iter().min_by_key(|(_, (_, used))| *used).map(|(key, _)| key.clone())
-        {
-            self.threads.remove(&oldest);
-        }
     }
 }
 

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::encode::{cap, json_line, visible};
 use super::{Failure, Receipt, Retry, http, text, tls, webhook};
+use crate::config::HumanDuration;
 
 /// Teams takes 28 KB.
 const MAX_BYTES: usize = 26_000;
@@ -32,6 +33,8 @@ pub struct Config {
     pub url_file: PathBuf,
     /// Most messages a minute (1 to 600); what comes faster is told together.
     pub max_per_minute: Option<u32>,
+    /// Told as resolved when nothing came of it for so long. Default: never.
+    pub resolve_after: Option<HumanDuration>,
     /// How to trust the receiver.
     pub tls: tls::Config,
     /// Longest time for one request, in seconds (1 to 300).

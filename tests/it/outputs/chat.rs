@@ -71,7 +71,8 @@ async fn a_slack_bot_keeps_what_goes_on_in_one_thread() {
     let api = format!("http://127.0.0.1:{}/api/", receiver.serve(None).await);
     let token = file(dir.path(), "token", "xoxb-1");
     let settings = json!({ "type": "slack", "name": "chat", "tokenFile": token, "channel": "C1", "apiUrl": api });
-    let mut output = Output::new(&config(settings)).unwrap();
+    std::fs::create_dir(dir.path().join("outputs")).unwrap();
+    let mut output = Output::new(&config(settings)).unwrap().remembering(dir.path());
     let other = Alert { actor: "bob".into(), ..alert("2") };
     for alert in [&alert("1"), &other, &Alert { status: Status::Update, ..alert("1") }] {
         output.deliver(&[alert]).await.unwrap();
@@ -84,4 +85,26 @@ async fn a_slack_bot_keeps_what_goes_on_in_one_thread() {
     let threads: Vec<&Value> = messages.iter().take(3).map(|m| &m["thread_ts"]).collect();
     assert_eq!(threads, [&Value::Null, &Value::Null, &json!("17.1")]);
     assert_eq!((&messages[0]["channel"], &messages[2]["reply_broadcast"]), (&json!("C1"), &json!(false)));
+
+    // The next process goes on in the threads of this one, and ends one that is over or gone.
+    drop(output);
+    let ok = || said(r#"{"ok":true,"ts":"20.4"}"#);
+    let gone = said(r#"{"ok":false,"error":"thread_not_found"}"#);
+    let script = [ok(), ok(), gone, ok()];
+    let receiver = Receiver::saying(&script);
+    let api = format!("http://127.0.0.1:{}/api/", receiver.serve(None).await);
+    let mut next = Output::new(&config(
+        json!({ "type": "slack", "name": "chat", "tokenFile": token, "channel": "C1", "apiUrl": api }),
+    ))
+    .unwrap()
+    .remembering(dir.path());
+    next.deliver(&[&Alert { status: Status::Resolved, ..alert("1") }]).await.unwrap();
+    next.deliver(&[&alert("1")]).await.unwrap();
+    assert!(matches!(next.deliver(&[&other]).await, Err(Failure::Retry { .. })));
+    next.deliver(&[&other]).await.unwrap();
+    let messages: Vec<Value> = receiver.bodies().iter().map(|b| read(b)).collect();
+    let threads: Vec<&Value> = messages.iter().map(|m| &m["thread_ts"]).collect();
+    assert_eq!(threads, [&json!("17.1"), &Value::Null, &json!("18.2"), &Value::Null]);
+    let resolved = messages[0]["blocks"].to_string();
+    assert!(resolved.contains("RESOLVED: HIGH") && resolved.contains("no proof that it is over"), "{resolved}");
 }

@@ -316,6 +316,26 @@ async fn what_is_refused_for_good_becomes_a_dead_letter() {
 }
 
 #[tokio::test]
+async fn quiet_is_told_once_even_by_the_next_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let receiver = Receiver::default();
+    let config = webhook(receiver.serve(None).await, json!({ "resolveAfter": "2s" }));
+    let memory = Memory::of(1);
+    let working = Working::start(&config, &memory, dir.path());
+    memory.finished().await;
+    working.end().await;
+    assert_eq!(receiver.taken(), ["1"]);
+    let working = Working::start(&config, &memory, dir.path());
+    until(|| "the quiet to be told".to_owned(), || (receiver.taken().len() > 1).then_some(())).await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    working.end().await;
+    let told: Vec<Alert> = receiver.bodies().iter().map(|b| serde_json::from_slice(b).unwrap()).collect();
+    let statuses: Vec<_> = told.iter().map(|a| (a.id.as_str(), a.status.as_str())).collect();
+    assert_eq!(statuses, [("1", "new"), ("1", "resolved")]);
+    assert_eq!(receiver.header("webhook-id"), ["1.new", "1.resolved"]);
+}
+
+#[tokio::test]
 async fn a_dead_output_does_not_slow_another() {
     let dir = tempfile::tempdir().unwrap();
     let (dead, well) = (Receiver::saying(&vec![Say::Hang; 100]), Receiver::default());
