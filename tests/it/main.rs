@@ -12,6 +12,7 @@ mod guarantees;
 mod hostile;
 mod kafka;
 mod outputs;
+mod pubsub;
 mod rules;
 mod scan;
 mod secrets;

@@ -3,7 +3,7 @@
 
 mod alertmanager;
 mod chat;
-mod http;
+pub mod http;
 mod mail;
 mod records;
 mod search;
