@@ -309,7 +309,7 @@ fn compose(
     }
     mail.multipart(MultiPart::alternative_plain_html(
         text::layout(&words, alert.level, false),
-        page(alert.level, &words),
+        page(if alert.status == Status::Resolved { Level::Informational } else { alert.level }, &words),
     ))
 }
 

@@ -1,7 +1,7 @@
 //! Alerts in a Slack channel through an incoming webhook, or through a bot, which can thread; laid out with Block Kit.
 //!
-//! Text an attacker may have written stands only in `plain_text` blocks, where Slack renders no markup, no
-//! mention and no link; links are never unfurled.
+//! Text an attacker may have written stands only in `plain_text` and in the text of `rich_text`, where Slack renders no
+//! markup, no mention and no link; links are never unfurled.
 
 mod threads;
 
@@ -27,8 +27,8 @@ const SECTION: usize = 3000;
 const PROSE: usize = 2000;
 /// Ours: longest piece of one field.
 const FIELD: usize = 300;
-/// Slack takes ten fields in a section.
-const FIELDS: usize = 10;
+/// Ours: facts of one alert.
+const FIELDS: usize = 12;
 /// Messages at once before one a second.
 const BURST: f64 = 5.0;
 
@@ -239,14 +239,40 @@ fn plain_text(text: &str, max: usize) -> Value {
     json!({ "type": "plain_text", "text": cap(&visible(text), max), "emoji": false })
 }
 
-/// A titled section. Lines stay lines; nothing in them is markup.
+/// A piece of rich text. Slack shows its characters as they are: a link or a mention would be another kind of element.
+fn rich(text: &str, max: usize, bold: bool) -> Value {
+    let text = if text.trim().is_empty() { "-" } else { text };
+    let mut piece = json!({ "type": "text", "text": cap(text, max) });
+    if bold {
+        piece["style"] = json!({ "bold": true });
+    }
+    piece
+}
+
+fn rich_block(elements: Vec<Value>) -> Value {
+    json!({ "type": "rich_text", "elements": elements })
+}
+
+/// A line of pieces.
+fn rich_line(pieces: Vec<Value>) -> Value {
+    json!({ "type": "rich_text_section", "elements": pieces })
+}
+
+/// A titled section. Lines stay lines, commands stand apart, to be copied; nothing in them is markup.
 fn section(title: &str, lines: &[String]) -> Option<Value> {
-    let lines: Vec<String> = lines.iter().flat_map(|l| l.lines()).map(|l| visible(l).into_owned()).collect();
-    let body = lines.join("\n");
-    let text = format!("{title}\n{}", body.trim());
-    let section = json!({ "type": "section",
-        "text": { "type": "plain_text", "text": cap(&text, PROSE), "emoji": false } });
-    (!body.trim().is_empty()).then_some(section)
+    let lines: Vec<String> = lines.iter().flat_map(|l| l.lines()).map(|l| visible(l).trim_end().to_owned()).collect();
+    let (commands, prose): (Vec<&str>, Vec<&str>) =
+        lines.iter().map(String::as_str).filter(|l| !l.trim().is_empty()).partition(|l| text::is_command(l));
+    let mut first = vec![rich(title, 100, true)];
+    let prose = (!prose.is_empty()).then(|| prose.join("\n"));
+    if commands.is_empty() {
+        first.push(rich(&format!("\n{}", prose?), PROSE, false));
+        return Some(rich_block(vec![rich_line(first)]));
+    }
+    let commands = rich(&commands.join("\n"), PROSE, false);
+    let mut elements = vec![rich_line(first), json!({ "type": "rich_text_preformatted", "elements": [commands] })];
+    elements.extend(prose.map(|prose| rich_line(vec![rich(&prose, PROSE, false)])));
+    Some(rich_block(elements))
 }
 
 fn emblem(level: Level) -> &'static str {
@@ -262,13 +288,20 @@ fn emblem(level: Level) -> &'static str {
 /// The message for a notice: at most ten blocks, every limit of Block Kit kept.
 fn message(alerts: &[&Alert]) -> Value {
     let (alert, words) = (text::worst(alerts), text::message(alerts));
-    let header = format!("{} {}", emblem(alert.level), words.headline);
-    let facts = words.facts.iter().filter(|(label, _)| !matches!(*label, "Rule" | "Alert")).take(FIELDS);
-    let fields: Vec<Value> = facts.map(|(label, value)| plain_text(&format!("{label}: {value}"), FIELD)).collect();
+    let emblem = if alert.status == Status::Resolved { "⬜" } else { emblem(alert.level) };
+    let header = format!("{emblem} {}", words.headline);
+    let shown = words.facts.iter().filter(|(label, _)| !matches!(*label, "Rule" | "Alert")).take(FIELDS);
+    let mut facts = Vec::new();
+    for (at, (label, value)) in shown.enumerate() {
+        // Sections that follow each other would stand in one line: one section, and the line breaks are its own.
+        let line = if at == 0 { "" } else { "\n" };
+        facts.push(rich(&format!("{line}{label}: "), 100, true));
+        facts.push(rich(&visible(value), FIELD, false));
+    }
     let mut blocks = vec![
         json!({ "type": "header", "text": plain_text(&header, HEADER) }),
-        json!({ "type": "section", "text": plain_text(&words.summary, 1000) }),
-        json!({ "type": "section", "fields": fields }),
+        rich_block(vec![rich_line(vec![rich(&visible(&words.summary), 1000, false)])]),
+        rich_block(vec![rich_line(facts)]),
     ];
     blocks.extend(section("Why it is unusual", &words.unusual));
     blocks.extend(section("Why it matters", std::slice::from_ref(&words.why)));
@@ -316,14 +349,15 @@ mod tests {
         texts(&message, &mut found);
         let all: Vec<_> = found.iter().map(|(_, t)| *t).collect();
         assert_eq!(all[0], "🟧 HIGH Shell opened in a pod");
+        let all = all.join("|");
         for part in [
-            "Who: alice (human)",
-            "From: 203.0.113.7",
-            "Right: RoleBinding shop/devs",
-            "Outcome: allowed (101)",
-            "Do next\nlapwing show a1b2c3d4\nkubectl -n shop get pod web-1 -o yaml\nAsk alice whether this was planned",
+            "Who: |alice (human)|\nWhat: |",
+            "From: |203.0.113.7|",
+            "Right: |RoleBinding shop/devs|",
+            "Outcome: |allowed (101)|",
+            "Do next|lapwing show a1b2c3d4\nkubectl -n shop get pod web-1 -o yaml|Ask alice whether this was planned|",
         ] {
-            assert!(all.contains(&part), "{part}: {all:#?}");
+            assert!(all.contains(part), "{part}: {all}");
         }
     }
 
@@ -333,7 +367,10 @@ mod tests {
         let message = message(&[&sample::hostile(evil)]);
         let mut found = Vec::new();
         texts(&message, &mut found);
-        assert!(found.iter().all(|(kind, _)| *kind == "plain_text"), "{found:?}");
+        assert!(found.iter().all(|(kind, _)| ["plain_text", "text"].contains(kind)), "{found:?}");
+        for kind in ["mrkdwn", "\"link\"", "\"user\"", "\"broadcast\"", "\"emoji\",", "\"url\""] {
+            assert!(!message["blocks"].to_string().contains(kind), "{kind}");
+        }
         assert!(!message["text"].as_str().unwrap().contains('<'));
     }
 
@@ -351,8 +388,10 @@ mod tests {
             prop_assert!(count(&blocks[0]["text"]) <= HEADER);
             for block in blocks {
                 prop_assert!(block.get("text").is_none_or(|t| (1..=SECTION).contains(&count(t))));
-                let fields = block.get("fields").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-                prop_assert!(fields.len() <= FIELDS && fields.iter().all(|f| (1..=2000).contains(&count(f))));
+                for line in block["elements"].as_array().into_iter().flatten() {
+                    let pieces = line["elements"].as_array().into_iter().flatten();
+                    prop_assert!(pieces.clone().all(|p| (1..=SECTION).contains(&count(p))), "{}", line);
+                }
             }
             let mut all = Vec::new();
             texts(&message, &mut all);

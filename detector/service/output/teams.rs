@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use lapwing_engine::alert::{Alert, Level};
+use lapwing_engine::alert::{Alert, Level, Status};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -124,23 +124,32 @@ fn section(body: &mut Vec<Value>, title: &str, lines: &[String], max: usize) {
     if lines.is_empty() {
         return;
     }
-    body.push(block(vec![bold(title, 100)]));
+    let mut title = block(vec![bold(title, 100)]);
+    title["spacing"] = "medium".into();
+    body.push(title);
     for line in lines.into_iter().take(LINES) {
         let mut run = run(line, max);
         if text::is_command(line) {
             run["fontType"] = "monospace".into();
         }
-        body.push(block(vec![run]));
+        body.push(close(block(vec![run])));
     }
 }
 
-fn card(words: &text::Words, level: Level, max: usize) -> Value {
+/// Right below what stands above it.
+fn close(mut block: Value) -> Value {
+    block["spacing"] = "none".into();
+    block
+}
+
+fn card(words: &text::Words, colour: &str, max: usize) -> Value {
     let mut headline = bold(&words.headline, max);
     headline["size"] = "large".into();
-    headline["color"] = colour(level).into();
+    headline["color"] = colour.into();
     let mut body = vec![block(vec![headline]), block(vec![run(&words.summary, max)])];
-    for (label, value) in &words.facts {
-        body.push(block(vec![bold(&format!("{label}: "), 100), run(value, max)]));
+    for (at, (label, value)) in words.facts.iter().enumerate() {
+        let fact = block(vec![bold(&format!("{label}: "), 100), run(value, max)]);
+        body.push(if at == 0 { fact } else { close(fact) });
     }
     section(&mut body, "Why it is unusual", &words.unusual, max);
     section(&mut body, "Why it matters", std::slice::from_ref(&words.why), max);
@@ -157,8 +166,9 @@ fn card(words: &text::Words, level: Level, max: usize) -> Value {
 
 /// The message for a notice, in at most [`MAX_BYTES`]: what is least needed goes first.
 fn message(alerts: &[&Alert]) -> String {
-    let (mut words, level) = (text::message(alerts), text::worst(alerts).level);
-    let write = |words: &text::Words, max| json_line(&card(words, level, max)).unwrap_or_default();
+    let (mut words, worst) = (text::message(alerts), text::worst(alerts));
+    let colour = if worst.status == Status::Resolved { "default" } else { colour(worst.level) };
+    let write = |words: &text::Words, max| json_line(&card(words, colour, max)).unwrap_or_default();
     let mut text = write(&words, 1000);
     let steps: [fn(&mut text::Words); 4] = [
         |w| w.false_positives.clear(),

@@ -1,6 +1,8 @@
 //! PagerDuty, Teams and Slack's bot API, as scripts after their documentation: services nobody can run for themselves.
 
+use std::io::Write;
 use std::path::Path;
+use std::process::Stdio;
 
 use lapwing::output::{Failure, Output};
 use lapwing_engine::alert::{Alert, Status};
@@ -54,6 +56,42 @@ async fn teams_gets_a_card_without_markup() {
     assert_eq!(card["contentType"], "application/vnd.microsoft.card.adaptive");
     assert!(card["content"]["body"].as_array().unwrap().iter().all(|b| b["type"] == "RichTextBlock"), "{card}");
     assert!(card.to_string().contains("2 alerts, the worst: HIGH Shell in a pod"));
+}
+
+/// What Slack's own library reads of the messages.
+fn read_by_slack(messages: &[Vec<u8>]) -> Result<usize, String> {
+    let mut command = super::records::python("slack.py");
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(&messages.join(&b'\n')).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let [said, wrong] = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    if output.status.success() { Ok(said.trim().parse().unwrap()) } else { Err(wrong) }
+}
+
+#[tokio::test]
+async fn slacks_own_library_reads_every_message() {
+    let dir = tempfile::tempdir().unwrap();
+    let receiver = Receiver::default();
+    let url = file(dir.path(), "url", &format!("http://localhost:{}/services/SECRET", receiver.serve(None).await));
+    let mut output = Output::new(&config(json!({ "type": "slack", "name": "chat", "urlFile": url }))).unwrap();
+    let mut long = evil("3");
+    long.why = "x".repeat(20_000);
+    long.next_steps = vec!["kubectl get pods".to_owned(), "y\n".repeat(5000)];
+    long.evidence[0].details = vec!["z".repeat(5000); 30];
+    let resolved = Alert { status: Status::Resolved, evidence: Vec::new(), ..alert("4") };
+    let all = [alert("1"), evil("2"), long, resolved];
+    for alert in &all {
+        output.deliver(&[alert]).await.unwrap();
+    }
+    output.deliver(&all.iter().collect::<Vec<_>>()).await.unwrap();
+    let messages = receiver.bodies();
+    let blocks: usize = messages.iter().map(|m| read(m)["blocks"].as_array().unwrap().len()).sum();
+    assert_eq!(read_by_slack(&messages), Ok(blocks));
+    let header =
+        |text: &str| json!({ "blocks": [{ "type": "header", "text": { "type": "plain_text", "text": text } }] });
+    for wrong in [header(&"x".repeat(151)), json!({ "blocks": [{ "type": "no_such_block" }] })] {
+        assert!(read_by_slack(&[wrong.to_string().into_bytes()]).is_err(), "it does say no: {wrong}");
+    }
 }
 
 #[tokio::test]
