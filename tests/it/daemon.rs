@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long anything may take before a test gives up. Generous: these machines are shared, and only what fails waits so long.
@@ -63,16 +64,18 @@ pub fn read(path: &Path) -> Vec<u8> {
     if path.extension().is_some_and(|e| e == "zst") { zstd::decode_all(bytes.as_slice()).expect("zstd") } else { bytes }
 }
 
-/// A port nobody listens on right now.
+/// A port nobody listens on right now, and which no connection takes meanwhile: from below those the kernel gives out. Each
+/// process begins elsewhere and asks for none twice.
 pub fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).and_then(|l| l.local_addr()).expect("a port").port()
-}
-
-/// Two ports nobody listens on right now: both are held until both are known.
-fn two_free_ports() -> (u16, u16) {
-    let held = [(); 2].map(|()| TcpListener::bind(("127.0.0.1", 0)).expect("a port"));
-    let [one, other] = held.each_ref().map(|l| l.local_addr().expect("an address").port());
-    (one, other)
+    const FIRST: u32 = 10_000;
+    const PORTS: u32 = 22_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let start = std::process::id().wrapping_mul(7919);
+    (0..PORTS)
+        .map(|_| FIRST + start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % PORTS)
+        .filter_map(|port| u16::try_from(port).ok())
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("a port")
 }
 
 /// Waits until `done` gives something.
@@ -140,6 +143,8 @@ pub struct Daemon {
     pub command: &'static str,
     /// Environment of the process, beside what it inherits.
     pub env: Vec<(String, String)>,
+    /// A program, with its arguments, that starts it in its own place.
+    pub under: Vec<String>,
     pub dir: PathBuf,
     pub webhook: u16,
     pub admin: u16,
@@ -158,14 +163,23 @@ impl Daemon {
 
     /// Writes the configuration and starts nothing.
     pub fn prepare(dir: &Path, extra: &str) -> Self {
-        let (webhook, admin) = two_free_ports();
+        let (webhook, admin) = (free_port(), free_port());
         let config = format!(
             "dataDir: {dir}/data\ndisk: {{ minFree: 1MiB, reserve: 1MiB }}\nadmin: {{ listen: 127.0.0.1:{admin} }}\nsources:\n  webhook:\n    listen: 127.0.0.1:{webhook}\n    \
              insecureLoopback: true\noutputs:\n  - {{ name: out, type: file, path: {dir}/alerts.ndjson, minLevel: informational }}\n{extra}",
             dir = dir.display()
         );
         std::fs::write(dir.join("lapwing.yaml"), config).expect("written");
-        Self { child: None, command: "serve", env: Vec::new(), dir: dir.to_owned(), webhook, admin, _owned: None }
+        Self {
+            child: None,
+            command: "serve",
+            env: Vec::new(),
+            under: Vec::new(),
+            dir: dir.to_owned(),
+            webhook,
+            admin,
+            _owned: None,
+        }
     }
 
     pub fn config(&self) -> String {
@@ -184,7 +198,9 @@ impl Daemon {
 
     pub fn spawn(&mut self) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.join("log")).expect("a log");
-        let child = Command::new(program())
+        let mut words = self.under.iter().map(Into::into).chain([program().into_os_string()]);
+        let child = Command::new(words.next().expect("a program"))
+            .args(words)
             .args([self.command, "--config", &self.config()])
             .envs(self.env.iter().cloned())
             .stdin(Stdio::null())

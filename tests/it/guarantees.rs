@@ -141,3 +141,34 @@ fn what_is_delivered_again_after_a_restart_is_found_once_and_reused_audit_ids_ar
     assert!(daemon.stop().success());
     assert_eq!(found(&daemon), 2 * events, "both are kept");
 }
+
+#[test]
+fn an_event_of_a_clock_that_is_ahead_is_told() {
+    let mut daemon = Daemon::start("");
+    let tomorrow = (chrono::Utc::now() + chrono::Duration::days(1)).format("%Y-%m-%dT%H:%M:%S%.6fZ");
+    let body = format!(
+        r#"{{"kind":"EventList","apiVersion":"audit.k8s.io/v1","items":[{{"level":"Metadata","auditID":"a","stage":"ResponseComplete",
+        "requestURI":"/api","verb":"get","user":{{"username":"u"}},"requestReceivedTimestamp":"{tomorrow}","stageTimestamp":"{tomorrow}"}}]}}"#
+    );
+    assert_eq!(daemon.post(body.as_bytes()).expect("an answer").0, 200);
+    let told = until("an alert", || daemon.alerts().into_iter().find(|a| a["rule"]["id"] == "lapwing-clock-skew"));
+    assert!(told["summary"].as_str().is_some_and(|s| s.contains("seconds in the future")), "{told}");
+    assert_eq!(daemon.metric("lapwing_clock_skew_total{cluster=\"prod\",direction=\"ahead\"}"), 1.0);
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn an_address_outputs_may_not_talk_to_is_opened_by_the_configuration_alone() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let check = |extra: &str| {
+        let daemon = Daemon::prepare(
+            dir.path(),
+            &format!("  - {{ name: hook, type: webhook, url: 'https://169.254.77.1/x' }}\n{extra}"),
+        );
+        lapwing(&["config", "check", "--config", &daemon.config()])
+    };
+    let refused = check("");
+    assert!(!refused.status.success() && format!("{refused:?}").contains("outbound.allow"), "{refused:?}");
+    let opened = check("outbound: { allow: [169.254.77.0/24] }\n");
+    assert!(opened.status.success(), "{opened:?}");
+}

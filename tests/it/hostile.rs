@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use lapwing::input::{Limits, split};
 use lapwing_engine::batch::Item;
 use lapwing_engine::event::Event;
+use lapwing_engine::tree::Tree;
 use proptest::prelude::*;
 
 use crate::daemon::{Daemon, fixture, lapwing, ndjson, read, stderr, stdout, until};
@@ -316,4 +317,109 @@ proptest! {
             prop_assert!(ids[..3].iter().all(|id| kept.contains(id)), "{}", String::from_utf8_lossy(&items[3]));
         }
     }
+}
+
+/// What becomes of an item that holds a hostile text.
+#[derive(Debug, PartialEq)]
+enum Fate {
+    /// An event; the field with the text reads so.
+    Reads(&'static str),
+    /// An event without that field.
+    Without,
+    /// Kept as a reject.
+    Reject,
+}
+
+/// Of a text in three places: a field every event has, a field nobody knows, a body.
+struct Hostile {
+    input: &'static str,
+    json: Vec<u8>,
+    /// As `userAgent`, of which text is expected.
+    field: Fate,
+    /// As a field Lapwing does not know; only how the event fares.
+    unknown: Fate,
+    /// As `requestObject`, read as a rule reads it: `Without` is unknown to rules, never absent.
+    body: Fate,
+}
+
+/// What serde_json does to hostile JSON is built upon; if it changes, this says where. Each is tried between two good events.
+#[test]
+fn hostile_json_is_read_as_the_table_says() {
+    use Fate::{Reads, Reject, Without};
+    let text = |inner: &[u8]| [b"\"", inner, b"\""].concat();
+    let row = |input, json: &[u8], field, unknown, body| Hostile { input, json: json.to_vec(), field, unknown, body };
+    let deep = |open: &str, close: &str| format!("{}1{}", open.repeat(10_000), close.repeat(10_000)).into_bytes();
+    let table = [
+        row("depth bomb of lists", &deep("[", "]"), Without, Reads(""), Without),
+        row("depth bomb of objects", &deep(r#"{"a":"#, "}"), Without, Reads(""), Without),
+        row("duplicate key", br#"{"a":1,"a":2}"#, Without, Reads(""), Reads("2")),
+        row("lone surrogate", &text(br"a\ud800"), Without, Reads(""), Without),
+        row("surrogates the wrong way round", &text(br"\udc00\ud800"), Without, Reads(""), Without),
+        row("invalid UTF-8", &text(b"a\xff"), Reads("a\u{fffd}"), Reads(""), Reads("a\u{fffd}")),
+        row("overlong UTF-8", &text(b"a\xc0\xaf"), Reads("a\u{fffd}\u{fffd}"), Reads(""), Reads("a\u{fffd}\u{fffd}")),
+        row("raw control", &text(b"a\x01"), Reject, Reject, Reject),
+        row("raw line break", &text(b"a\nb"), Reject, Reject, Reject),
+        row("byte order mark", b"\xef\xbb\xbf1", Reject, Reject, Reject),
+        row("byte order mark in text", &text(b"\xef\xbb\xbfa"), Reads("\u{feff}a"), Reads(""), Reads("\u{feff}a")),
+        row("1e999", b"1e999", Without, Reads(""), Without),
+        row("100,000 digits", "7".repeat(100_000).as_bytes(), Without, Reads(""), Without),
+        row("30 digits", "1".repeat(30).as_bytes(), Without, Reads(""), Reads("111111111111111100000000000000")),
+        row("NUL escape", &text(br"a\u0000b"), Reads("a\0b"), Reads(""), Reads("a\0b")),
+        row("escape nobody knows", &text(br"\x41"), Reject, Reject, Reject),
+        row("no JSON", b"NaN", Reject, Reject, Reject),
+    ];
+    let good = |id: &str| exec("table", id);
+    let mut wrong = Vec::new();
+    let agent = regex::bytes::Regex::new(r#""userAgent":"[^"]*""#).expect("a pattern");
+    for Hostile { input, json, field, unknown, body } in &table {
+        for (place, expected) in [("userAgent", field), ("unknownField", unknown), ("requestObject", body)] {
+            let value = [format!("\"{place}\":").as_bytes(), json].concat();
+            let event = good("hostile").into_bytes();
+            let item = if place == "userAgent" {
+                agent.replace(&event, regex::bytes::NoExpand(&value)).into_owned()
+            } else {
+                [&b"{"[..], &value, b",", &event[1..]].concat()
+            };
+            let list = br#"{"kind":"EventList","apiVersion":"audit.k8s.io/v1","items":["#;
+            let all = [&list[..], good("first").as_bytes(), b",", &item, b",", good("last").as_bytes(), b"]}"].concat();
+            let items = split(&all, &Limits::default());
+            let ids: Vec<String> = items
+                .iter()
+                .filter_map(|item| if let Item::Event(text) = item { Some(text) } else { None })
+                .map(|text| Event::parse(text).expect("an event").audit_id.to_string())
+                .collect();
+            assert_eq!((ids.first(), ids.last()), (Some(&"table-first".into()), Some(&"table-last".into())), "{input}");
+            let got = fate(&items, place);
+            let is = match (&got, expected) {
+                (Some(Ok(got)), Reads(text)) => got == text,
+                (Some(Err(())), Without) | (None, Reject) => true,
+                _ => false,
+            };
+            if !is {
+                wrong.push(format!("{input} as {place}: expected {expected:?}, got {got:?}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// How the place reads in the event between the good ones: `Err` where it cannot be read, `None` where that is no event.
+fn fate(items: &[Item], place: &str) -> Option<Result<String, ()>> {
+    let texts = items.iter().filter_map(|item| if let Item::Event(text) = item { Some(text) } else { None });
+    let text = texts.into_iter().find(|text| text.contains("table-hostile"))?;
+    let event = Event::parse(text).expect("an event");
+    Some(match place {
+        "userAgent" if event.malformed.is_empty() => Ok(event.user_agent.to_string()),
+        "userAgent" => Err(()),
+        "requestObject" => {
+            let raw = event.request_object.map_or("", |raw| raw.get());
+            match serde_json::from_str::<Tree<'_>>(raw) {
+                Ok(Tree::Text(text)) => Ok(text.into_owned()),
+                Ok(Tree::Float(n)) => Ok(n.to_string()),
+                Ok(object) => object.get("a").and_then(Tree::as_i64).map(|n| n.to_string()).ok_or(()),
+                Err(_) => Err(()),
+            }
+        }
+        _ => Ok(String::new()),
+    })
 }

@@ -119,7 +119,7 @@ pub fn real_client(scale: &Scale) -> Row {
     let input = sender.stdin.take().unwrap();
     std::thread::scope(|scope| {
         scope.spawn(|| feed(&ledger, input, &stop));
-        for _ in 0..scale.of(1, 10) {
+        for _ in 0..scale.of(1, 5) {
             restart(&mut daemon, Duration::from_millis(300), &mut row);
             refuse(&mut daemon, Duration::from_secs(4));
             answer_slowly(&mut daemon, Duration::from_millis(1500), Duration::from_secs(5));

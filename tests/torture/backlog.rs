@@ -36,7 +36,7 @@ pub fn outage(scale: &Scale) -> Row {
     let (mut row, ledger) = (Row::default(), Ledger::default());
     let dir = tempfile::tempdir().unwrap();
     let mut daemon = Daemon::prepare(dir.path(), "");
-    let (data, mib) = (Path::new(&daemon.data_dir()).to_owned(), scale.of(100, 512) as u64);
+    let (data, mib) = (Path::new(&daemon.data_dir()).to_owned(), scale.of(100, 4096) as u64);
     std::fs::create_dir(&data).unwrap();
     let last = fill(&data.join("journal"), mib << 20, &ledger);
     for _ in 0..scale.of(5, 30) {

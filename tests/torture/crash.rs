@@ -1,9 +1,10 @@
 //! The process is killed: at random moments under load, and at every call that changes a file.
 
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::daemon::{Daemon, get, until};
@@ -77,16 +78,12 @@ fn end(daemon: &mut Daemon) {
     daemon.kill();
 }
 
-/// Starts a daemon with `fault`, sends it some batches, ends it, then starts it without and judges. Whether the fault
-/// came, or lay beyond the last call.
-pub fn one_fault(fault: &str, row: &mut Row) -> bool {
+/// Starts a daemon with a fault that `prepare` sets up, sends it some batches, ends it, then starts it without and judges.
+/// Whether the fault came, or lay beyond the last call.
+pub fn one_fault(prepare: impl FnOnce(&mut Daemon), row: &mut Row) -> bool {
     let dir = tempfile::tempdir().unwrap();
     let (mut daemon, ledger) = (Daemon::prepare(dir.path(), ""), Ledger::default());
-    daemon.env = vec![
-        ("LD_PRELOAD".into(), shim().display().to_string()),
-        ("LAPWING_FAULT".into(), fault.into()),
-        ("LAPWING_FAULT_DIR".into(), daemon.data_dir()),
-    ];
+    prepare(&mut daemon);
     daemon.spawn();
     came_up(&mut daemon);
     for _ in 0..4 {
@@ -99,8 +96,10 @@ pub fn one_fault(fault: &str, row: &mut Row) -> bool {
     while is_alive(&mut daemon) && sent.elapsed() < Duration::from_millis(2200) {
         std::thread::park_timeout(Duration::from_millis(20));
     }
+    let killed = daemon.child.as_mut().and_then(|c| c.try_wait().unwrap()).and_then(|s| s.signal()) == Some(9);
     end(&mut daemon);
     daemon.env.clear();
+    daemon.under.clear();
     let began = Instant::now();
     daemon.spawn();
     if ledger.deliver(daemon.webhook, 5, crate::daemon::PATIENCE).is_some() {
@@ -109,23 +108,54 @@ pub fn one_fault(fault: &str, row: &mut Row) -> bool {
     daemon.wait_ready();
     judge(&mut daemon, &ledger, row);
     row.trials += 1;
-    daemon.log().contains("fault met")
+    killed || daemon.log().contains("fault met")
+}
+
+/// As [`one_fault`], by the library that is preloaded.
+fn preloaded(fault: &str, row: &mut Row) -> bool {
+    let set = |daemon: &mut Daemon| {
+        daemon.env = vec![
+            ("LD_PRELOAD".into(), shim().display().to_string()),
+            ("LAPWING_FAULT".into(), fault.into()),
+            ("LAPWING_FAULT_DIR".into(), daemon.data_dir()),
+        ];
+    };
+    one_fault(set, row)
+}
+
+/// Tries `fault` at the calls 1, 1 + `step`, …, so many at once, until one is beyond the last call. Answers which that was,
+/// and what was found; `fault` says whether it came.
+pub fn each_call(at_once: usize, step: usize, fault: impl Fn(usize, &mut Row) -> bool + Sync) -> (usize, Row) {
+    let (next, beyond) = (AtomicUsize::new(1), AtomicUsize::new(usize::MAX));
+    let all = Mutex::new(Row::default());
+    std::thread::scope(|scope| {
+        for _ in 0..at_once {
+            scope.spawn(|| {
+                loop {
+                    let at = next.fetch_add(step, Ordering::Relaxed);
+                    if at >= beyond.load(Ordering::Acquire) {
+                        return;
+                    }
+                    let mut row = Row::default();
+                    let met = fault(at, &mut row);
+                    row.wrong.iter_mut().for_each(|w| *w = format!("call {at}: {w}"));
+                    all.lock().unwrap().add(row);
+                    if !met {
+                        beyond.fetch_min(at, Ordering::AcqRel);
+                    }
+                }
+            });
+        }
+    });
+    (beyond.into_inner(), all.into_inner().unwrap())
 }
 
 /// Faults at the calls 1, 1 + `step`, …, until one is beyond the last call.
 pub fn sweep(scale: &Scale, kind: &str, step: usize) -> Row {
-    let (mut row, step) = (Row::default(), if scale.long { 1 } else { step });
-    let mut at = 1;
-    loop {
-        let before = row.wrong.len();
-        let met = one_fault(&format!("{kind}:{at}"), &mut row);
-        row.wrong[before..].iter_mut().for_each(|w| *w = format!("{kind}:{at}: {w}"));
-        if !met {
-            break;
-        }
-        at += step;
-    }
-    row.note = if step == 1 { format!("each of {} calls", at - 1) } else { format!("one in {step} of {at} calls") };
+    let step = if scale.long { 1 } else { step };
+    let (beyond, mut row) = each_call(scale.at_once(), step, |at, row| preloaded(&format!("{kind}:{at}"), row));
+    let calls = beyond - 1;
+    row.note = if step == 1 { format!("each of {calls} calls") } else { format!("one in {step} of {calls} calls") };
     row
 }
 

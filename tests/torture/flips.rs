@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use lapwing::journal::{CursorFile, Lsn, ReadError, open_read_only, verify};
 use lapwing::pipeline::snapshot;
+use lapwing::store::search::TIME_LIMIT;
 use lapwing::store::{Ask, Clock, Index, Order, Query};
 
 use crate::daemon::Daemon;
@@ -126,6 +127,6 @@ fn hits(dir: &Path) -> Option<String> {
     let searcher = Index::open(dir).ok()?.searcher().ok()?;
     let clock = Clock { now: 0, utc: true };
     let query = Query::parse("actor:u*", clock).ok()?;
-    let answer = searcher.search(&Ask { query, limit: 10_000, order: Order::Oldest }).ok()?;
+    let answer = searcher.search(&Ask { query, limit: 10_000, order: Order::Oldest, within: TIME_LIMIT }).ok()?;
     Some(format!("{:?}", answer.hits))
 }

@@ -1,14 +1,14 @@
-//! Bodies no API server would send, and more of them than can be taken.
+//! Bodies no API server would send.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lapwing::journal::Lsn;
 
 use crate::daemon::{Daemon, post};
-use crate::judge::{judge, settle, stored};
+use crate::judge::{settle, stored};
 use crate::luck::Luck;
-use crate::sender::{Ledger, audit_id, event, list};
+use crate::sender::{Ledger, audit_id, event};
 use crate::slow::Clean;
 use crate::{Row, Scale};
 
@@ -97,69 +97,6 @@ pub fn malformed(scale: &Scale) -> Row {
     let stored = stored(std::path::Path::new(&daemon.data_dir()), Lsn(0));
     row.checked = firsts.len();
     row.lost = firsts.iter().filter(|n| !stored.contains(&audit_id(**n))).count();
-    row.note = format!("clean client p99 {} ms, {} ms without", busy.p99(), quiet.p99());
-    row
-}
-
-/// Largest resident memory so far, in MiB.
-fn peak(daemon: &Daemon) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
-}
-
-pub fn flood(scale: &Scale) -> Row {
-    let (mut row, ledger) = (Row::default(), Ledger::default());
-    let mut daemon = Daemon::start("retention: { maxSize: 2GiB }\n");
-    let (port, stop) = (daemon.webhook, AtomicBool::new(false));
-    let taken = std::sync::atomic::AtomicU64::new(0);
-    std::thread::scope(|scope| {
-        for sender in 0..8_usize {
-            let (ledger, stop, taken) = (&ledger, &stop, &taken);
-            scope.spawn(move || {
-                let mut luck = Luck::new(sender as u64 + 1);
-                while !stop.load(Ordering::Acquire) {
-                    // From 64 KiB to 64 MiB, the smaller the more often.
-                    let kib = 64 << [0, 0, 0, 2, 2, 4, 6, 9][luck.below(8)];
-                    let numbers = ledger.take(2);
-                    let padding = "x".repeat(kib * 1024 / 2);
-                    let padded = |n| {
-                        event(n).replacen(
-                            "\"stage\":",
-                            &format!("\"requestObject\":{{\"p\":\"{padding}\"}},\"stage\":"),
-                            1,
-                        )
-                    };
-                    let body = list(&numbers.clone().map(padded).collect::<Vec<_>>());
-                    match post(port, "/audit/v1/prod", &body) {
-                        Ok((200, _)) => {
-                            taken.fetch_add(body.len() as u64, Ordering::Relaxed);
-                            ledger.acked.lock().unwrap().extend(numbers);
-                        }
-                        other => *ledger.refused.lock().unwrap().entry(other.map_or(0, |(c, _)| c)).or_default() += 1,
-                    }
-                }
-            });
-        }
-        let started = Instant::now();
-        while started.elapsed() < Duration::from_secs(scale.of(5, 600) as u64) {
-            std::thread::park_timeout(Duration::from_millis(100));
-        }
-        stop.store(true, Ordering::Release);
-    });
-    let peak = peak(&daemon);
-    if peak > 1024 {
-        row.wrong.push(format!("{peak} MiB of memory"));
-    }
-    let refused = ledger.refused.lock().unwrap().clone();
-    // No answer at all is a body that was refused while it was still being sent.
-    if refused.keys().any(|code| ![0, 408, 413, 429, 503].contains(code)) {
-        row.wrong.push(format!("answers: {refused:?}"));
-    }
-    crate::judge::takes(&daemon, &ledger, &mut row);
-    judge(&mut daemon, &ledger, &mut row);
-    row.trials = 1;
-    let gib = taken.into_inner() as f64 / f64::from(1 << 30);
-    row.note = format!("{gib:.1} GiB taken, refused {refused:?}, at most {peak} MiB resident");
+    row.note = format!("clean client p99 {:.0} ms, {:.0} ms without", busy.p99(), quiet.p99());
     row
 }

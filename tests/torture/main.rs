@@ -14,12 +14,14 @@ mod crash;
 mod daemon;
 mod disk;
 mod flips;
+mod flood;
 mod hostile;
 mod judge;
 mod luck;
 mod sender;
 mod sinks;
 mod slow;
+mod strace;
 mod who;
 
 use std::process::ExitCode;
@@ -44,6 +46,16 @@ struct Row {
 }
 
 impl Row {
+    /// Adds what another found.
+    fn add(&mut self, other: Self) {
+        self.trials += other.trials;
+        self.checked += other.checked;
+        self.lost += other.lost;
+        self.duplicates += other.duplicates;
+        self.recovery.extend(other.recovery);
+        self.wrong.extend(other.wrong);
+    }
+
     fn skipped(why: &str) -> Self {
         Self { note: format!("SKIPPED: {why}"), ..Self::default() }
     }
@@ -68,6 +80,11 @@ impl Scale {
         if self.long { long } else { short }
     }
 
+    /// Trials that mostly wait run beside each other in the long form.
+    fn at_once(&self) -> usize {
+        self.of(1, 4)
+    }
+
     fn luck(&self) -> Luck {
         Luck::new(self.seed)
     }
@@ -75,10 +92,11 @@ impl Scale {
 
 type Run = fn(&Scale) -> Row;
 
-const ROWS: [(&str, &str, Run); 16] = [
+const ROWS: [(&str, &str, Run); 17] = [
     ("C1", "SIGKILL at random moments", crash::random_kills),
     ("C1b", "restarts, 503 and slow answers under the client of kube-apiserver", apiserver::real_client),
     ("C2", "SIGKILL at every call that changes a file", crash::every_call),
+    ("C2b", "SIGKILL at the n-th system call of a thread, by strace", strace::every_call),
     ("C7", "kill -9 with a backlog of which nothing was judged", backlog::outage),
     ("D1", "disk full, and room again", disk::full),
     ("D2", "EIO from every call that changes a file", disk::every_eio),
@@ -89,7 +107,7 @@ const ROWS: [(&str, &str, Run); 16] = [
     ("S2", "receiver down and SIGKILL", sinks::down_and_killed),
     ("A1", "malformed bodies beside a clean client", hostile::malformed),
     ("A2", "slow connections of five kinds beside a clean client", slow::five_kinds),
-    ("A3", "flood beside the memory limit", hostile::flood),
+    ("A3", "flood of ten times the sustainable rate under a memory limit", flood::flood),
     ("P1", "what durability costs: with fdatasync and without", cost::durability),
     ("A5", "certificates, tokens and paths", who::matrix),
 ];

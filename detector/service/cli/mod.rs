@@ -4,6 +4,7 @@
 pub mod alert;
 pub mod baseline;
 pub mod config;
+mod csv;
 pub mod explain;
 pub mod journal;
 pub mod log;

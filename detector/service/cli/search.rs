@@ -2,15 +2,17 @@
 
 use std::io::{self, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use chrono::{DateTime, Local, Utc};
 use clap::ValueEnum;
 use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
 use lapwing_engine::alert::Level;
 
+use super::csv;
 use super::terminal::{clean, clean_cut, is_interactive, quiet_pipe, wants_color};
 use crate::store::originals::{self, Originals};
-use crate::store::search::MAX_LIMIT;
+use crate::store::search::{MAX_LIMIT, TIME_LIMIT};
 use crate::store::{Answer, Ask, Clock, Hit, Index, Kind, Order, Query, field};
 
 const EXAMPLES: &str = "\
@@ -51,6 +53,9 @@ pub struct Args {
     /// Oldest first instead of newest first
     #[arg(long)]
     pub oldest: bool,
+    /// Give up after so many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub timeout: Option<u32>,
     /// How to print; a table on a terminal, ndjson otherwise
     #[arg(long, short, value_name = "FORMAT")]
     pub output: Option<Format>,
@@ -73,6 +78,7 @@ pub struct Args {
 pub enum Format {
     Table,
     Ndjson,
+    Csv,
 }
 
 fn long_help() -> String {
@@ -83,7 +89,12 @@ fn long_help() -> String {
 pub fn run(args: &Args, data_dir: &Path) -> anyhow::Result<u8> {
     let query = query(args, Clock::system(args.utc))?;
     let index = Index::open_read_only(&data_dir.join("index"))?;
-    let answer = index.searcher()?.search(&Ask { query, limit: args.limit as usize, order: order(args) })?;
+    let answer = index.searcher()?.search(&Ask {
+        query,
+        limit: args.limit as usize,
+        order: order(args),
+        within: time_limit(args),
+    })?;
     let mut out = io::BufWriter::new(io::stdout().lock());
     let interactive = is_interactive();
     let format = args.output.unwrap_or(if interactive { Format::Table } else { Format::Ndjson });
@@ -98,6 +109,7 @@ pub fn run(args: &Args, data_dir: &Path) -> anyhow::Result<u8> {
             Format::Table if answer.hits.is_empty() => Ok(()),
             Format::Table => writeln!(out, "{}", table(&answer.hits, args.utc, None)),
             Format::Ndjson => ndjson(&mut out, &answer.hits),
+            Format::Csv => csv(&mut out, &answer.hits, interactive),
         };
         quiet_pipe(printed.and_then(|()| out.flush()))?;
     }
@@ -106,6 +118,10 @@ pub fn run(args: &Args, data_dir: &Path) -> anyhow::Result<u8> {
         eprintln!("{}", summary(&answer, &args.again));
     }
     Ok(u8::from(answer.total == 0))
+}
+
+fn time_limit(args: &Args) -> Duration {
+    args.timeout.map_or(TIME_LIMIT, |seconds| Duration::from_secs(u64::from(seconds)))
 }
 
 fn order(args: &Args) -> Order {
@@ -128,6 +144,16 @@ fn ndjson(out: &mut impl Write, hits: &[Hit]) -> io::Result<()> {
     for hit in hits {
         serde_json::to_writer(&mut *out, hit)?;
         out.write_all(b"\n")?;
+    }
+    Ok(())
+}
+
+/// With a header; on a terminal without what a terminal would obey.
+fn csv(out: &mut impl Write, hits: &[Hit], interactive: bool) -> io::Result<()> {
+    write!(out, "{}\r\n", csv::record(&csv::COLUMNS))?;
+    for hit in hits {
+        let record = csv::hit(hit);
+        write!(out, "{}\r\n", if interactive { clean(&record) } else { record.into() })?;
     }
     Ok(())
 }
@@ -299,6 +325,11 @@ pub(super) fn when(time: DateTime<Utc>, utc: bool) -> String {
     if utc { time.format(FORMAT).to_string() } else { time.with_timezone(&Local).format(FORMAT).to_string() }
 }
 
+/// To the microsecond, as JSON has it.
+pub(super) fn when_exactly(time: DateTime<Utc>) -> String {
+    serde_json::to_value(time).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may stop")]
 mod tests {
@@ -318,7 +349,7 @@ mod tests {
     }
 
     fn ask(index: &Index, query: Query) -> Answer {
-        index.searcher().unwrap().search(&Ask { query, limit: 50, order: Order::Newest }).unwrap()
+        index.searcher().unwrap().search(&Ask { query, limit: 50, order: Order::Newest, within: TIME_LIMIT }).unwrap()
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::search::short_id;
 use super::terminal::{clean_cut, quiet_pipe};
 use crate::store::field::Id;
 use crate::store::originals::{self, Originals};
+use crate::store::search::TIME_LIMIT;
 use crate::store::{Answer, Ask, Hit, Index, Kind, Order, Position, Query, Searcher};
 
 /// How far around an alert to look, in microseconds.
@@ -186,7 +187,7 @@ fn only_one(id: &str, hits: Vec<Hit>, name: impl Fn(&Hit) -> &str) -> anyhow::Re
 }
 
 fn ask(searcher: &Searcher, query: Query, limit: usize) -> anyhow::Result<Answer> {
-    Ok(searcher.search(&Ask { query, limit, order: Order::Oldest })?)
+    Ok(searcher.search(&Ask { query, limit, order: Order::Oldest, within: TIME_LIMIT })?)
 }
 
 fn shown_alert(hit: Hit, searcher: &Searcher, originals: &dyn Originals) -> anyhow::Result<ShownAlert> {

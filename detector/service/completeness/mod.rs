@@ -1,7 +1,10 @@
-//! Is it all? Watches each cluster for silence, and compares what its API servers say they recorded with what came.
+//! Is it all? Watches each cluster for silence and for requests without an end, and compares what its API servers say they
+//! recorded with what came.
 //! What is missing becomes an alert and a metric; nothing here touches the events.
 
 mod account;
+pub mod clocks;
+pub mod stages;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -16,6 +19,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use self::account::{Account, Counters};
+use self::stages::Ended;
 use crate::config::HumanDuration;
 use crate::metrics::Metrics;
 use crate::output::{http, secret, tls};
@@ -32,6 +36,8 @@ const ASK_EVERY: Duration = Duration::from_secs(60);
 const ASK_TIMEOUT: Duration = Duration::from_secs(20);
 /// An API server that was not reached for so long is told.
 const UNREACHED: Duration = Duration::from_secs(600);
+/// Fewer requests without an end say nothing: one API server that was stopped leaves some.
+const MANY: u64 = 20;
 /// Longest line kept of an answer; those that matter are short.
 const MAX_LINE: usize = 1024;
 
@@ -41,13 +47,17 @@ const MAX_LINE: usize = 1024;
 pub struct Config {
     /// A configured cluster without any event for so long is an alert. A very long time turns it off.
     pub silence: HumanDuration,
+    /// Percent of a cluster's requests of the last quarter of an hour whose end (`ResponseComplete`) may be missing although
+    /// their beginning came; more is an alert. What an audit policy leaves out is not expected. 100 turns it off.
+    #[schemars(range(max = 100))]
+    pub max_unfinished_percent: u8,
     /// API servers whose metrics tell what they recorded and could not deliver.
     pub api_servers: Vec<ApiServer>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { silence: HumanDuration::from_secs(900), api_servers: Vec::new() }
+        Self { silence: HumanDuration::from_secs(900), max_unfinished_percent: 1, api_servers: Vec::new() }
     }
 }
 
@@ -126,6 +136,7 @@ impl Completeness {
                 () = stop.cancelled() => return,
                 _ = look.tick() => {
                     self.listen(now_micros()).await;
+                    self.count_ends().await;
                     self.look_for_canaries(now_micros()).await;
                 }
                 _ = ask.tick() => {
@@ -149,6 +160,20 @@ impl Completeness {
                 self.tell(silence(cluster, last)).await;
             } else {
                 self.own.over(SILENT, cluster, "");
+            }
+        }
+    }
+
+    /// Tells of which clusters too many requests have no end.
+    async fn count_ends(&self) {
+        for cluster in &self.clusters {
+            let ended = self.arrivals.ended(cluster);
+            self.metrics.unfinished(cluster, ended.missing);
+            let most = ended.expected * u64::from(self.config.max_unfinished_percent);
+            if ended.missing >= MANY && ended.missing * 100 > most {
+                self.tell(unfinished(cluster, ended)).await;
+            } else {
+                self.own.over(UNFINISHED, cluster, "");
             }
         }
     }
@@ -289,6 +314,7 @@ impl Lines {
 const SILENT: &str = "lapwing-cluster-silent";
 const INCOMPLETE: &str = "lapwing-audit-incomplete";
 const BLIND: &str = "lapwing-audit-blind";
+const UNFINISHED: &str = "lapwing-audit-unfinished";
 
 fn silence(cluster: &str, last: i64) -> Notice {
     let since = chrono::DateTime::from_timestamp_micros(last).unwrap_or_default();
@@ -304,6 +330,27 @@ fn silence(cluster: &str, last: i64) -> Notice {
             "is the API server running with --audit-policy-file and --audit-webhook-config-file?",
             "can it reach Lapwing? its metric apiserver_audit_error_total tells what it gave up",
             "look for 401 and 403 in lapwing_webhook_requests_total",
+        ],
+        ..Notice::default()
+    }
+}
+
+fn unfinished(cluster: &str, ended: Ended) -> Notice {
+    Notice {
+        id: UNFINISHED,
+        title: "Requests have no end",
+        level: Level::High,
+        cluster: cluster.to_owned(),
+        summary: format!(
+            "Of {} requests of cluster {cluster} that should have ended in the last 15 minutes {} left no ResponseComplete",
+            ended.expected, ended.missing
+        ),
+        why: "How a request ended stands in its last event alone. Either the audit policy was changed to omit that stage, or \
+              somebody or something loses events on the way, such as a batch an API server could not encode.",
+        next_steps: &[
+            "compare the audit policy, omitStages above all, with what it should be",
+            "the API servers' metric apiserver_audit_error_total tells what they gave up",
+            "what stands between: a forwarder, Kafka, a log shipper?",
         ],
         ..Notice::default()
     }

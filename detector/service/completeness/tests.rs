@@ -103,6 +103,41 @@ async fn silence_is_told_once_and_again_when_it_comes_back() {
     assert!(told.len() == 2 && told[1].starts_with("lapwing-cluster-silent No event of cluster prod"), "{told:?}");
 }
 
+/// A request each second from `at` (microseconds) on, with its end or without.
+fn requests(house: &House, at: i64, n: std::ops::Range<i64>, ends: bool) {
+    for n in n {
+        for stage in ["RequestReceived", "ResponseComplete"].into_iter().take(if ends { 2 } else { 1 }) {
+            let text =
+                format!(r#"{{"auditID":"{n}","stage":"{stage}","verb":"get","user":{{"username":"u{}"}}}}"#, n % 5);
+            let event = lapwing_engine::event::Event::parse(&text).unwrap();
+            house.arrivals.stage("prod", &event, at + n * 1_000_000);
+        }
+    }
+}
+
+#[tokio::test]
+async fn requests_without_an_end_are_told_once_and_again_when_it_comes_back() {
+    let house = house(None);
+    let start = house.watch.started;
+    requests(&house, start, 0..2000, true);
+    requests(&house, start, 2000..2019, false);
+    requests(&house, start, 2700..2701, true);
+    assert_eq!(house.arrivals.ended("prod").missing, 19);
+    house.watch.count_ends().await;
+    assert_eq!(house.told(), Vec::<String>::new(), "nineteen are an API server that was stopped");
+    requests(&house, start, 4000..5000, true);
+    requests(&house, start, 5000..5025, false);
+    requests(&house, start, 5700..5701, true);
+    house.watch.count_ends().await;
+    house.watch.count_ends().await;
+    let told = house.told();
+    assert_eq!(told.len(), 1);
+    assert!(told[0].starts_with("lapwing-audit-unfinished Of ") && told[0].contains("cluster prod"), "{told:?}");
+    requests(&house, start, 7000..7001, true);
+    house.watch.count_ends().await;
+    assert!(house.metric("lapwing_requests_unfinished{cluster=\"prod\"} 0"));
+}
+
 #[tokio::test]
 async fn what_an_api_server_drops_is_told() {
     let text = Arc::new(Mutex::new("apiserver_audit_event_total 100\n".to_owned()));

@@ -57,6 +57,8 @@ pub struct Config {
     pub archive: Option<archive::Config>,
     /// Where alerts go.
     pub outputs: Vec<output::Config>,
+    /// Addresses that no output may talk to unless they stand here.
+    pub outbound: output::allow::Config,
     /// Which alerts go to which of them, and with which others. Without it each output gets every alert of its level.
     pub route: Option<flow::Route>,
     /// Alerts that are not told while others are fresh.
@@ -83,6 +85,7 @@ impl Default for Config {
             disk: space::Config::default(),
             archive: None,
             outputs: Vec::new(),
+            outbound: output::allow::Config::default(),
             route: None,
             inhibit_rules: Vec::new(),
             time_intervals: Vec::new(),
@@ -258,6 +261,8 @@ impl Config {
                 return Err(wrong(problems));
             }
         };
+        // Before the addresses of the parts are looked at.
+        config.outbound.apply();
         let effective = serde_json::to_value(&config).unwrap_or_default();
         let (more, mut notes) = validate::validate(&effective, &tree);
         add_unexplained(&mut problems, more);

@@ -11,7 +11,7 @@ pub fn problems(config: &super::Config) -> Vec<(String, String)> {
     let kafka = kafka.filter_map(|(i, k)| Some((format!("sources.kafka[{i}]"), k.client().err()?.to_string())));
     let archive = config.archive.iter().flat_map(archive::Config::problems).map(|p| ("archive".to_owned(), p));
     let forward = config.forward.iter().filter_map(|f| Some(("forward".to_owned(), f.client().err()?.to_string())));
-    let admin = config.admin.problems();
+    let admin = config.admin.problems().into_iter().chain(config.outbound.problems());
     webhook
         .chain(admin)
         .chain(forward)

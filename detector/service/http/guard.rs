@@ -24,6 +24,9 @@ use super::listen::{Peer, Terms};
 pub struct Config {
     /// Address and port to listen on. An address other machines reach needs `tls` and `users`.
     pub listen: String,
+    /// Another address and port for `/metrics` alone, which `listen` then no longer serves: what scrapes metrics need not
+    /// reach the rest. The same `tls` and `users`.
+    pub metrics_listen: Option<String>,
     /// Certificate to show, and who may sign the users' certificates.
     pub tls: Option<Tls>,
     /// Who may ask. Without any, everybody on this machine may look and nobody may change anything.
@@ -35,7 +38,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { listen: "127.0.0.1:9466".into(), tls: None, users: Vec::new(), insecure: false }
+        Self { listen: "127.0.0.1:9466".into(), metrics_listen: None, tls: None, users: Vec::new(), insecure: false }
     }
 }
 
@@ -82,14 +85,20 @@ impl Config {
     pub fn problems(&self) -> Vec<(String, String)> {
         let mut problems = Vec::new();
         let mut say = |path: String, what: String| problems.push((path, what));
-        let open = self.listen.parse::<SocketAddr>().is_ok_and(|a| !a.ip().to_canonical().is_loopback());
-        if open && !self.insecure && (self.tls.is_none() || self.users.is_empty()) {
-            let what = format!(
-                "other machines can reach `{}`; set `admin.tls` and `admin.users`, listen on 127.0.0.1, \
-                 or set `admin.insecure: true` where a network policy keeps others out",
-                self.listen
-            );
-            say("admin.listen".into(), what);
+        let listen = [("admin.listen", Some(&self.listen)), ("admin.metricsListen", self.metrics_listen.as_ref())];
+        for (path, text) in listen.into_iter().filter_map(|(path, text)| Some((path, text?))) {
+            let address = text.parse::<SocketAddr>();
+            if address.is_err() && path != "admin.listen" {
+                say(path.into(), format!("expected an address and port such as `0.0.0.0:9467`, found `{text}`"));
+            }
+            let open = address.is_ok_and(|a| !a.ip().to_canonical().is_loopback());
+            if open && !self.insecure && (self.tls.is_none() || self.users.is_empty()) {
+                let what = format!(
+                    "other machines can reach `{text}`; set `admin.tls` and `admin.users`, listen on 127.0.0.1, \
+                     or set `admin.insecure: true` where a network policy keeps others out"
+                );
+                say(path.into(), what);
+            }
         }
         let ca = self.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
         for (i, user) in self.users.iter().enumerate() {
@@ -367,6 +376,10 @@ mod tests {
         assert_eq!(said(&Config { users: vec![ops.clone()], ..open.clone() }), ["admin.listen"]);
         assert_eq!(said(&Config { tls: Some(tls), users: vec![ops.clone()], ..open.clone() }), [""; 0]);
         assert_eq!(said(&Config { insecure: true, ..open }), [""; 0]);
+        let beside = Config { metrics_listen: Some("0.0.0.0:9467".into()), ..Config::default() };
+        assert_eq!(said(&beside), ["admin.metricsListen"]);
+        let nowhere = Config { metrics_listen: Some("nowhere".into()), ..Config::default() };
+        assert_eq!(said(&nowhere), ["admin.metricsListen"]);
         for loopback in ["127.0.0.1:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
             assert_eq!(said(&Config { listen: loopback.into(), ..Config::default() }), [""; 0], "{loopback}");
         }

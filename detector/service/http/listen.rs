@@ -189,6 +189,8 @@ pub async fn serve<H: Handler>(tcp: TcpListener, handler: Arc<H>, limits: Limits
             drop(slot);
             handler.ended(end);
         });
+        // Who has sent a request already shows who they are before a crowd behind them could take their place.
+        tokio::task::yield_now().await;
     }
     drop(tcp);
     tasks.close();

@@ -121,6 +121,8 @@ pub enum StartError {
 pub struct Admin {
     tcp: TcpListener,
     desk: Arc<Desk>,
+    /// A port for metrics alone.
+    beside: Option<(TcpListener, Arc<Desk>)>,
 }
 
 impl Admin {
@@ -133,19 +135,31 @@ impl Admin {
         if !problems.is_empty() {
             return Err(StartError::Config(problems));
         }
-        let address = config.listen.parse()?;
         let guard = Arc::new(Guard::load(config.clone())?);
-        let tcp = TcpListener::bind(address).await.map_err(|source| StartError::Bind { address, source })?;
-        Ok(Self { tcp, desk: Arc::new(Desk { readiness, metrics, guard, silences: None }) })
+        let desk = |serves| {
+            let (readiness, metrics, guard) = (Arc::clone(&readiness), Arc::clone(&metrics), Arc::clone(&guard));
+            Arc::new(Desk { readiness, metrics, guard, serves, silences: None })
+        };
+        let tcp = listener(&config.listen).await?;
+        let Some(address) = &config.metrics_listen else {
+            return Ok(Self { tcp, desk: desk(Serves::All), beside: None });
+        };
+        let beside = (listener(address).await?, desk(Serves::Metrics));
+        Ok(Self { tcp, desk: desk(Serves::AllButMetrics), beside: Some(beside) })
     }
 
     /// Serves these silences too.
     #[must_use]
     pub fn with_silences(mut self, silences: Silences) -> Self {
-        let Desk { readiness, metrics, guard, .. } = &*self.desk;
+        let Desk { readiness, metrics, guard, serves, .. } = &*self.desk;
         let (readiness, metrics, guard) = (Arc::clone(readiness), Arc::clone(metrics), Arc::clone(guard));
-        self.desk = Arc::new(Desk { readiness, metrics, guard, silences: Some(silences) });
+        self.desk = Arc::new(Desk { readiness, metrics, guard, serves: *serves, silences: Some(silences) });
         self
+    }
+
+    /// Where metrics are served, if that is a port of its own.
+    pub fn metrics_addr(&self) -> Option<std::io::Result<SocketAddr>> {
+        self.beside.as_ref().map(|(tcp, _)| tcp.local_addr())
     }
 
     /// Where it listens; of use when the configured port was 0.
@@ -165,18 +179,38 @@ impl Admin {
                 let _ = tokio::task::spawn_blocking(move || guard.reload()).await;
             }
         };
+        let beside = async {
+            if let Some((tcp, desk)) = self.beside {
+                listen::serve(tcp, desk, limits.clone(), drain.clone()).await;
+            }
+        };
+        let both = async { tokio::join!(listen::serve(self.tcp, self.desk, limits.clone(), drain.clone()), beside) };
         tokio::select! {
-            () = listen::serve(self.tcp, self.desk, limits, drain) => {}
+            _ = both => {}
             () = watch => {}
         }
     }
+}
+
+async fn listener(address: &str) -> Result<TcpListener, StartError> {
+    let address = address.parse()?;
+    TcpListener::bind(address).await.map_err(|source| StartError::Bind { address, source })
+}
+
+/// What a port is for, besides whether the process lives.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Serves {
+    All,
+    Metrics,
+    AllButMetrics,
 }
 
 struct Desk {
     readiness: Arc<Readiness>,
     metrics: Arc<Metrics>,
     guard: Arc<Guard>,
-    /// `None` where there are no outputs.
+    serves: Serves,
+    /// `None` where there are no outputs, and on the port of the metrics.
     silences: Option<Silences>,
 }
 
@@ -202,6 +236,9 @@ impl Handler for Desk {
             "/livez" | "/healthz" => text(StatusCode::OK, "ok\n"),
             // Probes have no credentials; why it is not ready may name files and hosts.
             "/readyz" => self.readyz(allow(Role::Metrics).is_ok()),
+            "/metrics" if self.serves == Serves::AllButMetrics => {
+                text(StatusCode::NOT_FOUND, "metrics have a port of their own: admin.metricsListen\n")
+            }
             "/metrics" => match allow(Role::Metrics) {
                 Ok(_) => self.metrics(),
                 Err(denied) => refused(&denied),
@@ -359,5 +396,23 @@ mod tests {
         let said = bind(open.clone()).await.expect("refused");
         assert!(said.starts_with("admin.listen: ") && said.contains("admin.users"), "{said}");
         assert_eq!(bind(Config { insecure: true, ..open }).await, None);
+    }
+
+    #[tokio::test]
+    async fn metrics_may_have_a_port_of_their_own() {
+        let config = Config { metrics_listen: Some("127.0.0.1:0".into()), ..loopback() };
+        let metrics = Arc::new(Metrics::new(["prod"]));
+        let admin = Admin::bind(&config, Arc::new(Readiness::new([])), metrics).await.unwrap();
+        let (api, beside) = (admin.local_addr().unwrap(), admin.metrics_addr().unwrap().unwrap());
+        let drain = CancellationToken::new();
+        let task = tokio::spawn(admin.run(drain.clone()));
+        assert!(ask(beside, "GET", "/metrics").await.contains("lapwing_build_info"));
+        let moved = ask(api, "GET", "/metrics").await;
+        assert!(moved.starts_with("HTTP/1.1 404") && moved.contains("metricsListen"), "{moved}");
+        for port in [api, beside] {
+            assert!(ask(port, "GET", "/livez").await.starts_with("HTTP/1.1 200"));
+        }
+        drain.cancel();
+        task.await.unwrap();
     }
 }

@@ -108,6 +108,8 @@ pub struct Events<R> {
     /// The list has an item already, and a comma was read since.
     after_item: bool,
     comma: bool,
+    /// A line break cut an item of a list: on the line behind this one its text may go on, and the list behind that.
+    list_cut: Option<u64>,
     progress: Progress,
     /// What was in the last wrapper and is not handed out yet.
     unwrapped: VecDeque<Result<String, Unreadable>>,
@@ -165,6 +167,7 @@ impl<R: Read> Events<R> {
             list_line: 0,
             after_item: false,
             comma: false,
+            list_cut: None,
             progress: Progress::default(),
             unwrapped: VecDeque::new(),
             depth: 0,
@@ -481,6 +484,7 @@ impl<R: Read> Events<R> {
     fn cut_line(&mut self, n: usize) -> Found {
         let bad = self.unreadable(RejectReason::NotJson, "the line is cut off", self.pos..self.pos + n);
         self.consume(n);
+        self.list_cut = (!self.frames.is_empty()).then_some(self.line);
         self.frames.clear();
         bad
     }
@@ -624,8 +628,13 @@ impl<R: Read> Events<R> {
         let (line, byte) = (self.line, self.byte);
         loop {
             let rest = &self.buf[self.pos..self.end];
+            let resumes =
+                (top && self.list_cut.is_some_and(|line| self.line <= line + 1)).then(|| next_item(rest)).flatten();
             let stop = if top {
-                memchr(b'\n', rest)
+                // The break that cut the item stands first and ends nothing.
+                let from = usize::from(resumes.is_some() && rest.first() == Some(&b'\n'));
+                let line = memchr(b'\n', &rest[from..]).map(|n| n + from);
+                resumes.filter(|item| line.is_none_or(|line| *item < line)).or(line)
             } else {
                 rest.iter()
                     .position(|b| matches!(b, b',' | b']' | b'{' | b'\n'))
@@ -634,6 +643,10 @@ impl<R: Read> Events<R> {
             let n = stop.unwrap_or(rest.len());
             excerpt.extend_from_slice(&rest[..n.min((4 * EXCERPT).saturating_sub(excerpt.len()))]);
             self.consume(n);
+            if resumes.is_some() && stop == resumes {
+                self.list_cut = None;
+                self.frames.push(Frame::Array);
+            }
             if stop.is_some() || !self.fill() {
                 break;
             }
@@ -664,6 +677,11 @@ impl<R: Read> Events<R> {
             byte: self.byte,
         })
     }
+}
+
+/// Where an item of a list begins behind another one.
+fn next_item(text: &[u8]) -> Option<usize> {
+    memmem::find_iter(text, b",{").map(|at| at + 1).find(|at| starts_like_event(&text[*at..]))
 }
 
 /// How an event begins that came in no wrapper: it is not looked at again.

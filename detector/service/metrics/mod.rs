@@ -109,6 +109,8 @@ pub struct Metrics {
     audit_blind: IntGaugeVec,
     events_missing: IntGaugeVec,
     audit_errors: IntCounterVec,
+    unfinished: IntGaugeVec,
+    clock_skew: IntCounterVec,
 
     /// A receiver's spool: its bytes, and batches not brought yet.
     pub spool_bytes: IntGauge,
@@ -206,6 +208,9 @@ impl Metrics {
         self.last_event.with_label_values(&[cluster]).set(start);
         for code in CODES {
             self.requests.with_label_values(&[cluster, code]).inc_by(0);
+        }
+        for direction in ["ahead", "behind"] {
+            self.clock_skew.with_label_values(&[cluster, direction]).inc_by(0);
         }
         for reason in RejectReason::ALL {
             self.events_rejected.with_label_values(&[cluster, reason.as_str()]).inc_by(0);
@@ -361,6 +366,19 @@ impl Metrics {
                     Opts::new("audit_events_missing", "Events API servers recorded that have not come."),
                     &["cluster"],
                 )?,
+            )?,
+            unfinished: keep(
+                &r,
+                IntGaugeVec::new(
+                    Opts::new("requests_unfinished", "Requests of the last 15 minutes that began and left no end."),
+                    &["cluster"],
+                )?,
+            )?,
+            clock_skew: counters(
+                &r,
+                "clock_skew_total",
+                "Batches whose newest event lies too far ahead of their receipt, or behind it.",
+                &["cluster", "direction"],
             )?,
             audit_errors: counters(
                 &r,
@@ -532,6 +550,17 @@ impl Metrics {
     pub fn missing(&self, cluster: &str, events: u64) {
         let events = i64::try_from(events).unwrap_or(i64::MAX);
         self.events_missing.with_label_values(&[self.clusters.admit(cluster)]).set(events);
+    }
+
+    /// Requests of a cluster without an end.
+    pub fn unfinished(&self, cluster: &str, requests: u64) {
+        let cluster = self.clusters.admit(cluster);
+        self.unfinished.with_label_values(&[cluster]).set(i64::try_from(requests).unwrap_or(i64::MAX));
+    }
+
+    /// A batch's clock was `ahead` or `behind`.
+    pub fn clock_skew(&self, cluster: &str, direction: &'static str) {
+        self.clock_skew.with_label_values(&[self.clusters.admit(cluster), direction]).inc();
     }
 
     /// Events an API server could not deliver. `plugin` is one of few.

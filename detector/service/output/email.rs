@@ -486,6 +486,31 @@ mod tests {
         }
     }
 
+    /// Everything between angle brackets, in order.
+    fn tags(page: &str) -> Vec<&str> {
+        page.split('<').skip(1).map(|rest| rest.split_once('>').expect("an end of the tag").0).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(96))]
+        #[test]
+        fn no_event_adds_markup_to_the_page_and_its_text_comes_back(
+            text in r#"(<img src=x>|</td></tr>|&lt;|&#60;|&|"|'|<!--|\x1b|\u{202e}|é|[a-z ]){0,40}"#,
+        ) {
+            // With a letter before it: an empty value has no row, and a command has a tag of its own.
+            let (plain, text) = (sample::hostile("x"), format!("x {text}"));
+            let hostile = sample::hostile(&text);
+            let words = text::words(&hostile);
+            let (page, expected) = (page(hostile.level, &words), page(plain.level, &text::words(&plain)));
+            prop_assert_eq!(tags(&page), tags(&expected));
+            let summary = page.split_once("<p style=\"margin:0\">").unwrap().1.split_once("</p>").unwrap().0;
+            let back = [("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&#39;", "'"), ("&amp;", "&")]
+                .iter()
+                .fold(summary.to_owned(), |text, (from, to)| text.replace(from, to));
+            prop_assert_eq!(back, crate::output::encode::visible(&cap(&words.summary, 1000)).into_owned());
+        }
+    }
+
     #[test]
     fn settings_are_checked() {
         let good = Config {

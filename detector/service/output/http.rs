@@ -344,7 +344,7 @@ pub enum UrlError {
     Plain,
     #[error("the url holds a user name or password; put the credential into `tokenFile`")]
     Credentials,
-    #[error("the url names {0}, which outputs may not talk to ({1})")]
+    #[error("the url names {0}, which outputs may not talk to ({1}); `outbound.allow` makes exceptions")]
     Refused(std::net::IpAddr, &'static str),
 }
 
@@ -429,6 +429,34 @@ mod tests {
     async fn names_go_through_the_guard() {
         assert!(Guarded.resolve("127.1".parse().unwrap()).await.is_err());
         assert!(Guarded.resolve("localhost".parse().unwrap()).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_redirect_is_not_followed() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        for (status, to) in [(302, "http://169.254.169.254/"), (307, "/elsewhere"), (308, "http://[::ffff:a9fe:a9fe]/")]
+        {
+            let tcp = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = parse(&format!("http://{}/in", tcp.local_addr().unwrap())).unwrap();
+            let server = tokio::spawn(async move {
+                let mut asked = Vec::new();
+                while let Ok(Ok((mut stream, _))) = tokio::time::timeout(Duration::from_millis(300), tcp.accept()).await
+                {
+                    let mut request = vec![0; 4096];
+                    let n = stream.read(&mut request).await.unwrap();
+                    asked.push(String::from_utf8_lossy(&request[..n]).lines().next().unwrap().to_owned());
+                    let answer = format!(
+                        "HTTP/1.1 {status} X\r\nLocation: {to}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+                    );
+                    stream.write_all(answer.as_bytes()).await.unwrap();
+                }
+                asked
+            });
+            let mut client = Client::new(tls::Config::default(), Duration::from_secs(5));
+            let answer = client.post(&url, HeaderMap::new(), b"{}".to_vec()).await.unwrap();
+            assert!(matches!(answer.verdict(), Err(Failure::Reject { reason }) if reason.contains("not followed")));
+            assert_eq!(server.await.unwrap(), ["POST /in HTTP/1.1"], "{to}");
+        }
     }
 
     #[test]

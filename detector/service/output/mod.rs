@@ -6,6 +6,7 @@
 //! letters are the [`worker`]'s, one per output, so that a dead receiver slows nobody else.
 
 pub mod alertmanager;
+pub mod allow;
 pub mod attack;
 pub mod cef;
 pub mod dead;

@@ -1,12 +1,14 @@
 //! Which addresses an output may talk to, and connecting to exactly the address that was checked.
 //!
 //! Guards against server-side request forgery: link-local and metadata addresses are refused, loopback is
-//! allowed only when the configuration names it.
+//! allowed only when the configuration names it, and exceptions are the configuration's ([`super::allow`]).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use tokio::net::{TcpStream, UdpSocket};
+
+use super::allow::Allowed;
 
 /// Longest wait for a TCP connection.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -18,7 +20,7 @@ pub enum NetError {
     Resolve { host: String, source: std::io::Error },
     #[error("`{host}` has no address")]
     NoAddress { host: String },
-    #[error("`{host}` is {address}, which outputs may not talk to ({why})")]
+    #[error("`{host}` is {address}, which outputs may not talk to ({why}); `outbound.allow` makes exceptions")]
     Refused { host: String, address: IpAddr, why: &'static str },
     #[error("cannot connect to `{host}` ({address}): {source}")]
     Connect { host: String, address: SocketAddr, source: std::io::Error },
@@ -32,34 +34,53 @@ pub fn names_loopback(host: &str) -> bool {
     host == "localhost" || host.ends_with(".localhost") || host.parse().is_ok_and(|ip| unwrapped(ip).is_loopback())
 }
 
-/// The IPv4 address inside a mapped or NAT64 one.
+/// Where clouds answer whoever asks with credentials of the machine.
+const METADATA: [IpAddr; 7] = [
+    IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
+    IpAddr::V4(Ipv4Addr::new(169, 254, 170, 2)),
+    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
+    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
+    IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
+];
+
+/// The IPv4 address inside a mapped, compatible, NAT64 or 6to4 one.
 fn unwrapped(ip: IpAddr) -> IpAddr {
     let IpAddr::V6(v6) = ip else { return ip };
+    let v4 = |a: u16, b: u16| IpAddr::V4(Ipv4Addr::from(u32::from(a) << 16 | u32::from(b)));
     match v6.segments() {
-        [0x64, 0xff9b, 0, 0, 0, 0, a, b] => IpAddr::V4(Ipv4Addr::from(u32::from(a) << 16 | u32::from(b))),
+        [0x64, 0xff9b, 0 | 1, _, _, _, a, b] | [0x2002, a, b, ..] => v4(a, b),
+        [0, 0, 0, 0, 0, 0, a, b] if a != 0 => v4(a, b),
         _ => v6.to_ipv4_mapped().map_or(ip, IpAddr::V4),
     }
 }
 
 /// Why `ip` is refused for an output configured as `host`, or `None` when it is fine.
 pub fn refusal(host: &str, ip: IpAddr) -> Option<&'static str> {
-    const METADATA: [IpAddr; 2] =
-        [IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)), IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254))];
+    refusal_but(host, ip, &Allowed::now())
+}
+
+fn refusal_but(host: &str, ip: IpAddr, allowed: &Allowed) -> Option<&'static str> {
     let ip = unwrapped(ip);
-    let link_local = match ip {
-        IpAddr::V4(v4) => v4.is_link_local(),
-        IpAddr::V6(v6) => v6.is_unicast_link_local(),
-    };
-    if link_local {
-        return Some("link-local");
-    }
     if METADATA.contains(&ip) {
-        return Some("cloud metadata");
+        return (!allowed.has(host, ip, true)).then_some("cloud metadata");
     }
     if ip.is_unspecified() || ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) {
         return Some("not one host");
     }
-    (ip.is_loopback() && !names_loopback(host)).then_some("loopback, and the configured name does not say so")
+    let link_local = match ip {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    let why = if link_local {
+        "link-local"
+    } else if ip.is_loopback() && !names_loopback(host) {
+        "loopback, and the configured name does not say so"
+    } else {
+        return None;
+    };
+    (!allowed.has(host, ip, false)).then_some(why)
 }
 
 /// Every allowed address of `host`; an error when one of them is refused.
@@ -132,6 +153,11 @@ mod tests {
             "::",
             "224.0.0.1",
             "100.100.100.200",
+            "168.63.129.16",
+            "::169.254.169.254",
+            "2002:a9fe:a9fe::1",
+            "64:ff9b:1::a9fe:a9fe",
+            "255.255.255.255",
             "127.0.0.1",
             "::1",
             "::ffff:127.0.0.1",
@@ -141,6 +167,26 @@ mod tests {
         for ip in ["10.0.0.1", "192.168.1.1", "203.0.113.7", "2001:db8::1", "fd12::1"] {
             assert_eq!(refusal("siem.example.org", ip.parse().unwrap()), None, "{ip}");
         }
+    }
+
+    #[test]
+    fn the_configuration_makes_exceptions_and_metadata_only_by_name() {
+        let refused = |allow: &[&str], host: &str, ip: &str| {
+            let allow = allow.iter().map(|a| (*a).to_owned()).collect();
+            refusal_but(host, ip.parse().unwrap(), &super::super::allow::Config { allow }.allowed())
+        };
+        assert_eq!(refused(&["169.254.20.0/24"], "siem", "169.254.20.1"), None);
+        assert_eq!(refused(&["169.254.20.0/24"], "siem", "::ffff:169.254.20.1"), None);
+        assert_eq!(refused(&["169.254.20.0/24"], "siem", "169.254.21.1"), Some("link-local"));
+        assert_eq!(refused(&["siem"], "siem", "127.0.0.1"), None);
+        assert!(refused(&["siem"], "other", "127.0.0.1").is_some());
+        for wide in ["0.0.0.0/0", "169.254.0.0/16", "siem"] {
+            for ip in ["169.254.169.254", "::ffff:169.254.169.254"] {
+                assert_eq!(refused(&[wide], "siem", ip), Some("cloud metadata"), "{wide} {ip}");
+            }
+        }
+        assert_eq!(refused(&["169.254.169.254"], "siem", "169.254.169.254"), None);
+        assert_eq!(refused(&["0.0.0.0/0"], "siem", "0.0.0.0"), Some("not one host"));
     }
 
     #[test]
@@ -158,6 +204,18 @@ mod tests {
         // An old way to write 127.0.0.1 that only the system's resolver understands.
         assert!(matches!(resolve("127.1", 80).await, Err(NetError::Refused { .. })));
         assert!(resolve("localhost", 80).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_name_that_resolves_to_metadata_is_not_connected_to() {
+        // Not an address to us, 169.254.169.254 to the resolver: what a name under somebody else's control does.
+        for name in ["169.254.43518", "169.16689662"] {
+            assert!(name.parse::<IpAddr>().is_err());
+            let refused = connect(name, 80).await;
+            assert!(matches!(refused, Err(NetError::Refused { why: "cloud metadata", .. })), "{refused:?}");
+            assert!(matches!(connect_udp(name, 80).await, Err(NetError::Refused { .. })));
+        }
+        assert!(matches!(connect("169.254.5", 80).await, Err(NetError::Refused { why: "link-local", .. })));
     }
 
     #[test]

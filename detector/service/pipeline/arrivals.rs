@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use lapwing_engine::event::Event;
+
 use super::canaries::Canaries;
+use crate::completeness::stages::{Ended, Stages};
 
 /// Clusters counted at most. Their names may come from senders.
 const CLUSTERS: usize = 1000;
@@ -22,6 +25,7 @@ pub struct Arrivals {
     clusters: Mutex<BTreeMap<String, Arrival>>,
     /// Requests of our own whose events should come.
     pub canaries: Canaries,
+    stages: Mutex<Stages>,
 }
 
 impl Arrivals {
@@ -33,6 +37,16 @@ impl Arrivals {
     /// So many events were new.
     pub fn new_events(&self, cluster: &str, events: u64) {
         self.with(cluster, |arrival| arrival.events += events);
+    }
+
+    /// A new event, received at `received`.
+    pub fn stage(&self, cluster: &str, event: &Event<'_>, received: i64) {
+        self.stages.lock().unwrap_or_else(PoisonError::into_inner).saw(cluster, event, received);
+    }
+
+    /// Which requests of a cluster should have ended lately, and did not.
+    pub fn ended(&self, cluster: &str) -> Ended {
+        self.stages.lock().unwrap_or_else(PoisonError::into_inner).of(cluster)
     }
 
     pub fn of(&self, cluster: &str) -> Arrival {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use lapwing_engine::alert::{Alert, Level as Severity};
-use lapwing_engine::batch::{Batch, Item};
+use lapwing_engine::batch::{Batch, Item, Origin};
 use lapwing_engine::event::Event;
 use lapwing_engine::facts::Facts;
 
@@ -18,6 +18,7 @@ use super::attempts::{self, Attempts};
 use super::identity::Identity;
 use super::selfalert::{Notice, SelfAlerts};
 use super::{alert_record, event_record, now_micros};
+use crate::completeness::clocks::{Clocks, Skew};
 use crate::journal::{Journal, Lsn, ReadError, Reader, Record};
 use crate::metrics::Metrics;
 use crate::space::{Level, Space};
@@ -31,8 +32,6 @@ const WAIT: Duration = Duration::from_millis(200);
 const REST: Duration = Duration::from_secs(5);
 /// Journal records read again after a start, so that what is delivered again is known: minutes of one API server.
 const WARM_UP: u64 = 3000;
-/// An event may lie so far in the future before its clock is called wrong, microseconds.
-const MAX_AHEAD: i64 = 120_000_000;
 /// Longest piece of a sender's text in an alert, in characters.
 const SHOWN: usize = 200;
 const RETENTION_EVERY: Duration = Duration::from_secs(600);
@@ -69,6 +68,7 @@ struct Run<'a> {
     writer: Writer,
     progress: Stored,
     identity: Identity,
+    clocks: Clocks,
     attempts: &'a mut Attempts,
     committed: Instant,
     cleaned: Option<Instant>,
@@ -110,6 +110,7 @@ impl Indexer {
                 identity.is_first(&batch.cluster, text);
                 if let Ok(event) = Event::parse(text) {
                     identity.is_reused(&batch.cluster, &event);
+                    self.arrivals.stage(&batch.cluster, &event, batch.received);
                 }
             }
         }
@@ -135,6 +136,7 @@ impl Indexer {
             index,
             progress,
             identity: self.identity(progress.journal_lsn),
+            clocks: Clocks::default(),
             committed: Instant::now(),
             cleaned: None,
             first: 1,
@@ -198,7 +200,7 @@ impl Run<'_> {
                 return Ok(());
             }
         };
-        let mut new = 0;
+        let (mut new, mut newest) = (0, None);
         for (index, item) in batch.items.iter().enumerate() {
             if self.attempts.item(index) {
                 continue;
@@ -206,7 +208,7 @@ impl Run<'_> {
             let index = index as u32;
             match item {
                 Item::Event(text) if self.identity.is_first(&batch.cluster, text) => {
-                    self.event(&batch, text, record.lsn.0, index)?;
+                    newest = newest.max(self.event(&batch, text, record.lsn.0, index)?);
                     new += 1;
                 }
                 Item::Event(_) => self.at.metrics.duplicates.inc(),
@@ -223,18 +225,27 @@ impl Run<'_> {
             }
         }
         self.at.arrivals.new_events(&batch.cluster, new);
-        Ok(())
+        newest.map_or(Ok(()), |newest| self.compare_clocks(&batch, newest))
     }
 
-    fn event(&mut self, batch: &Batch, text: &str, lsn: u64, index: u32) -> anyhow::Result<()> {
-        let Ok(event) = Event::parse(text) else { return Ok(()) };
+    /// `newest` is the latest time at which one of its events happened.
+    fn compare_clocks(&mut self, batch: &Batch, newest: i64) -> anyhow::Result<()> {
+        let held = batch.origin != Origin::Webhook;
+        let Some(skew) = self.clocks.judge(&batch.cluster, batch.received, newest, held) else { return Ok(()) };
+        self.at.metrics.clock_skew(&batch.cluster, skew.direction());
+        match skew {
+            Skew::Behind { certain: false, .. } => Ok(()),
+            skew => Ok(self.at.own.raise(&wrong_clock(&batch.cluster, skew))?),
+        }
+    }
+
+    /// Stores one event; answers when it happened.
+    fn event(&mut self, batch: &Batch, text: &str, lsn: u64, index: u32) -> anyhow::Result<Option<i64>> {
+        let Ok(event) = Event::parse(text) else { return Ok(None) };
+        self.at.arrivals.stage(&batch.cluster, &event, batch.received);
         if self.identity.is_reused(&batch.cluster, &event) {
             self.at.metrics.audit_ids_reused.inc();
             self.at.own.raise(&reused(&batch.cluster, &event))?;
-        }
-        let ahead = event.time().unwrap_or_default().saturating_sub(batch.received);
-        if ahead > MAX_AHEAD {
-            self.at.own.raise(&clock_ahead(&batch.cluster, ahead))?;
         }
         let facts = Facts::new(&event, text, &batch.cluster);
         let resource = if facts.resource.is_empty() { path(&event.request_uri) } else { facts.resource };
@@ -258,7 +269,8 @@ impl Run<'_> {
             audit_id: &event.audit_id,
             text: &[path(&event.request_uri), &event.user_agent, command],
         };
-        Ok(self.writer.add_event(&doc, lsn, index)?)
+        self.writer.add_event(&doc, lsn, index)?;
+        Ok(event.time())
     }
 
     fn commit_if_due(&mut self) -> anyhow::Result<()> {
@@ -341,17 +353,29 @@ fn reused(cluster: &str, event: &Event<'_>) -> Notice {
     }
 }
 
-/// The clock of an API server and ours differ by `ahead` microseconds.
-fn clock_ahead(cluster: &str, ahead: i64) -> Notice {
+/// The clock of an API server and ours differ.
+fn wrong_clock(cluster: &str, skew: Skew) -> Notice {
+    let summary = match skew {
+        Skew::Ahead(by) => format!("An event of cluster {cluster} is {} seconds in the future", by / 1_000_000),
+        Skew::Behind { by, .. } => format!(
+            "Batches of cluster {cluster} hold nothing newer than {} seconds: a clock of it is behind, or events are held back \
+             on their way",
+            by / 1_000_000
+        ),
+    };
     Notice {
         id: "lapwing-clock-skew",
         title: "A clock is wrong",
         level: Severity::Medium,
         cluster: cluster.to_owned(),
-        summary: format!("An event of cluster {cluster} is {} seconds in the future", ahead / 1_000_000),
+        subject: skew.direction().to_owned(),
+        summary,
         why: "Counts and sequences over time rest on the times API servers write. One that is wrong, or made so, moves events out \
               of the window a rule looks at.",
-        next_steps: &["compare the clocks of the API servers and of this machine"],
+        next_steps: &[
+            "compare the clocks of the API servers and of this machine",
+            "behind: is there a forwarder with a backlog, or an API server whose audit buffer is full?",
+        ],
         ..Notice::default()
     }
 }

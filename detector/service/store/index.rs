@@ -189,7 +189,7 @@ fn is_content(e: &io::Error) -> bool {
     e.raw_os_error().is_none() && matches!(e.kind(), InvalidData | InvalidInput | UnexpectedEof | Other)
 }
 
-fn damaged(dir: &Path, what: impl Into<String>) -> StoreError {
+pub(super) fn damaged(dir: &Path, what: impl Into<String>) -> StoreError {
     StoreError::Damaged { dir: dir.to_owned(), what: what.into() }
 }
 

@@ -70,6 +70,12 @@ pub enum StoreError {
     OtherFormat { dir: PathBuf },
     #[error("index in `{}` is being written by another process; stop it first", dir.display())]
     Busy { dir: PathBuf },
+    #[error(
+        "the search took longer than {} s and was given up; ask for a shorter time or fewer values that end in `*`, or allow \
+         more with --timeout",
+        limit.as_secs_f32()
+    )]
+    TooSlow { limit: std::time::Duration },
     #[error("`{}`: {source}", path.display())]
     Io { path: PathBuf, source: std::io::Error },
     #[error("index: {0}")]

@@ -1,23 +1,31 @@
 //! Asking the index: hits sorted by time, read from the columns.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use lapwing_engine::alert::Level;
 use lapwing_engine::event::to_datetime;
 use serde::Serialize;
-use tantivy::collector::{Count, TopDocs};
+use tantivy::collector::{Collector, Count, SegmentCollector, TopDocs};
+use tantivy::query::Weight;
 use tantivy::schema::Value;
 use tantivy::{DocAddress, SegmentReader, TantivyDocument};
 
 use super::compile::compile;
 use super::doc::Extra;
-use super::index::guarded;
+use super::index::{damaged, guarded};
 use super::schema::Fields;
 use super::{Position, Query, StoreError};
 
 /// The most hits one question returns.
 pub const MAX_LIMIT: usize = 10_000;
+
+/// How long a question may take unless it says otherwise.
+pub const TIME_LIMIT: Duration = Duration::from_secs(10);
 
 /// What a document is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -43,6 +51,8 @@ pub struct Ask {
     /// At most [`MAX_LIMIT`]; more is cut.
     pub limit: usize,
     pub order: Order,
+    /// What takes longer is given up.
+    pub within: Duration,
 }
 
 /// The hits asked for, and how many there are in all.
@@ -114,6 +124,7 @@ fn is_zero(n: &u64) -> bool {
 }
 
 /// A view of one commit; what is committed later is not in it.
+#[derive(Clone)]
 pub struct Searcher {
     inner: tantivy::Searcher,
     fields: Fields,
@@ -136,11 +147,33 @@ impl Searcher {
     }
 
     /// Answers `ask`.
+    ///
+    /// # Errors
+    /// When it takes longer than `ask.within`, or the index is damaged.
     pub fn search(&self, ask: &Ask) -> Result<Answer, StoreError> {
-        guarded(&self.dir, || Ok(self.try_search(ask)?))
+        let (tell, told) = mpsc::sync_channel(1);
+        let stop = Arc::new(AtomicBool::new(false));
+        let (this, asked, watch) = (self.clone(), ask.clone(), Arc::clone(&stop));
+        let deadline = Instant::now() + ask.within;
+        // Some queries keep tantivy busy before it asks for the first document: a thread of its own can be left to itself,
+        // and ends by its flag as soon as it collects.
+        let work = move || {
+            let _ = tell.send(guarded(&this.dir, || Ok(this.try_search(&asked, &watch)?)));
+        };
+        let thread = std::thread::Builder::new().name("search".to_owned()).stack_size(8 << 20).spawn(work);
+        thread.map_err(|source| StoreError::Io { path: self.dir.clone(), source })?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        match told.recv_timeout(left) {
+            Ok(answer) => answer,
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                stop.store(true, Ordering::Release);
+                Err(StoreError::TooSlow { limit: ask.within })
+            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => Err(damaged(&self.dir, "a search ended without an answer")),
+        }
     }
 
-    fn try_search(&self, ask: &Ask) -> tantivy::Result<Answer> {
+    fn try_search(&self, ask: &Ask, stop: &Arc<AtomicBool>) -> tantivy::Result<Answer> {
         let query = compile(&ask.query, &self.fields);
         let order = match ask.order {
             Order::Newest => tantivy::Order::Desc,
@@ -148,10 +181,13 @@ impl Searcher {
         };
         let limit = ask.limit.min(MAX_LIMIT);
         if limit == 0 {
-            return Ok(Answer { hits: Vec::new(), total: self.inner.search(&*query, &Count)? });
+            return Ok(Answer {
+                hits: Vec::new(),
+                total: self.inner.search(&*query, &Stoppable { inner: Count, stop: Arc::clone(stop) })?,
+            });
         }
         let top = TopDocs::with_limit(limit).order_by_fast_field::<i64>("time", order);
-        let (found, total) = self.inner.search(&*query, &(top, Count))?;
+        let (found, total) = self.inner.search(&*query, &Stoppable { inner: (top, Count), stop: Arc::clone(stop) })?;
         let hits = found.into_iter().map(|(time, at)| self.hit(time.unwrap_or_default(), at));
         Ok(Answer { hits: hits.collect::<tantivy::Result<_>>()?, total })
     }
@@ -194,6 +230,50 @@ impl Searcher {
         let doc: TantivyDocument = self.inner.doc(at)?;
         let bytes = doc.get_first(self.fields.extra).and_then(|v| v.as_bytes());
         Ok(bytes.and_then(|b| serde_json::from_slice(b).ok()).unwrap_or_default())
+    }
+}
+
+/// Collects until told to stop.
+struct Stoppable<C> {
+    inner: C,
+    stop: Arc<AtomicBool>,
+}
+
+impl<C: Collector> Collector for Stoppable<C> {
+    type Fruit = C::Fruit;
+    type Child = C::Child;
+
+    fn for_segment(&self, segment: u32, reader: &SegmentReader) -> tantivy::Result<Self::Child> {
+        self.inner.for_segment(segment, reader)
+    }
+
+    fn requires_scoring(&self) -> bool {
+        self.inner.requires_scoring()
+    }
+
+    fn merge_fruits(&self, all: Vec<<Self::Child as SegmentCollector>::Fruit>) -> tantivy::Result<Self::Fruit> {
+        self.inner.merge_fruits(all)
+    }
+
+    fn collect_segment(
+        &self,
+        weight: &dyn Weight,
+        segment: u32,
+        reader: &SegmentReader,
+    ) -> tantivy::Result<<Self::Child as SegmentCollector>::Fruit> {
+        let (mut child, alive) = (self.for_segment(segment, reader)?, reader.alive_bitset());
+        let mut documents = weight.scorer(reader, 1.0)?;
+        let mut document = documents.doc();
+        while document != tantivy::TERMINATED {
+            if self.stop.load(Ordering::Acquire) {
+                return Err(tantivy::TantivyError::InternalError("given up".to_owned()));
+            }
+            if alive.is_none_or(|alive| alive.is_alive(document)) {
+                child.collect(document, 0.0);
+            }
+            document = documents.advance();
+        }
+        Ok(child.harvest())
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use lapwing_engine::alert::{Alert, Evidence, Level, RuleRef, Status, Verdict};
 use lapwing_engine::event::to_datetime;
 
+use super::search::TIME_LIMIT;
 use super::*;
 
 /// 2026-11-20T16:02:37Z.
@@ -121,7 +122,8 @@ pub(crate) fn filled(dir: &Path) -> Index {
 
 fn found(index: &Index, query: &str) -> Vec<String> {
     let query = Query::parse(query, clock()).unwrap_or_else(|e| panic!("{e}"));
-    let answer = index.searcher().unwrap().search(&Ask { query, limit: 100, order: Order::Newest }).unwrap();
+    let answer =
+        index.searcher().unwrap().search(&Ask { query, limit: 100, order: Order::Newest, within: TIME_LIMIT }).unwrap();
     assert_eq!(answer.hits.len(), answer.total);
     answer.hits.iter().map(|h| if h.kind == Kind::Alert { h.id.clone() } else { h.position.to_string() }).collect()
 }
@@ -213,7 +215,7 @@ fn a_hit_carries_the_columns_and_the_position() {
     let searcher = index.searcher().unwrap();
     let one = |query: &str| {
         let query = Query::parse(query, clock()).unwrap();
-        searcher.search(&Ask { query, limit: 1, order: Order::Newest }).unwrap().hits.remove(0)
+        searcher.search(&Ask { query, limit: 1, order: Order::Newest, within: TIME_LIMIT }).unwrap().hits.remove(0)
     };
     let event = serde_json::to_value(one("verb:create kind:event")).unwrap();
     assert_eq!(
@@ -237,7 +239,8 @@ fn limit_order_and_total() {
     let dir = tempfile::tempdir().unwrap();
     let index = filled(dir.path());
     let ask = |limit, order| {
-        let answer = index.searcher().unwrap().search(&Ask { query: Query::All, limit, order }).unwrap();
+        let answer =
+            index.searcher().unwrap().search(&Ask { query: Query::All, limit, order, within: TIME_LIMIT }).unwrap();
         (answer.hits.iter().map(|h| h.position.lsn).collect::<Vec<_>>(), answer.total)
     };
     assert_eq!(ask(2, Order::Newest), (vec![8, 3], 4));
@@ -256,7 +259,8 @@ fn an_update_replaces_the_earlier_notice() {
     w.add_alert(&alert("beef", 1, 1), 6).unwrap();
     w.commit(Progress::default()).unwrap();
     let query = Query::parse("kind:alert", clock()).unwrap();
-    let answer = index.searcher().unwrap().search(&Ask { query, limit: 9, order: Order::Newest }).unwrap();
+    let answer =
+        index.searcher().unwrap().search(&Ask { query, limit: 9, order: Order::Newest, within: TIME_LIMIT }).unwrap();
     let mut seen: Vec<_> = answer.hits.iter().map(|h| (h.id.as_str(), h.count, h.position.lsn)).collect();
     seen.sort();
     assert_eq!(seen, [("beef", 1, 6), ("f00dcafe00", 9, 5)]);
@@ -437,8 +441,12 @@ fn a_flipped_bit_anywhere_never_ends_the_process() {
             flipped[at] ^= 1 << (at % 8);
             fs::write(dir.join(file.file_name().unwrap()), flipped).unwrap();
             tried += 1;
-            let ask =
-                Ask { query: Query::parse("verb:* OR level:high", clock()).unwrap(), limit: 9, order: Order::Newest };
+            let ask = Ask {
+                query: Query::parse("verb:* OR level:high", clock()).unwrap(),
+                limit: 9,
+                order: Order::Newest,
+                within: TIME_LIMIT,
+            };
             let read = Index::open_read_only(&dir).and_then(|i| i.searcher()).and_then(|s| s.search(&ask));
             refused += usize::from(read.is_err());
             let (index, _) = Index::open_or_rebuild(&dir).unwrap_or_else(|e| panic!("{} at {at}: {e}", file.display()));
@@ -467,7 +475,11 @@ fn long_and_odd_values_are_kept_findable() {
     w.commit(Progress::default()).unwrap();
     assert_eq!(found(&index, "resource:/ä*"), ["1:0"]);
     assert_eq!(found(&index, &format!("actor:\"{odd}\"")), ["1:1"]);
-    let hits = index.searcher().unwrap().search(&Ask { query: Query::All, limit: 9, order: Order::Newest }).unwrap();
+    let hits = index
+        .searcher()
+        .unwrap()
+        .search(&Ask { query: Query::All, limit: 9, order: Order::Newest, within: TIME_LIMIT })
+        .unwrap();
     assert!(hits.hits[0].resource.len() <= doc::MAX_VALUE);
     assert_eq!((hits.hits[1].actor.as_str(), hits.hits[1].address.as_str()), (odd, "nonsense"));
 }
@@ -479,4 +491,33 @@ fn the_directory_is_private() {
     let dir = parent.path().join("index");
     drop(Index::open(&dir).unwrap());
     assert_eq!(fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o700);
+}
+
+#[test]
+fn a_search_that_takes_too_long_is_given_up() {
+    use std::time::{Duration, Instant};
+    let dir = tempfile::tempdir().unwrap();
+    let index = Index::open(dir.path()).unwrap();
+    let mut w = index.writer().unwrap();
+    for n in 0..3_000_u64 {
+        let (name, text) = (format!("a{n:x}"), format!("b{n} c{n} d{}", n % 100));
+        w.add_event(&EventDoc { time: NOW, name: &name, text: &[&text], ..exec() }, n, 0).unwrap();
+    }
+    w.commit(Progress::default()).unwrap();
+    // Each half of it looks at every document; within all limits of the language.
+    let hostile = ["name:a*", "-b*", "c*", "NOT d*"].map(|q| format!("({q} OR NOT x*) ")).join("").repeat(30);
+    let query = Query::parse(&hostile, clock()).unwrap();
+    let searcher = index.searcher().unwrap();
+    let ask = |within| {
+        let started = Instant::now();
+        let answer = searcher.search(&Ask { query: query.clone(), limit: 9, order: Order::Newest, within });
+        (answer, started.elapsed())
+    };
+    let (whole, took) = ask(Duration::from_secs(300));
+    assert!(whole.is_ok() && took > Duration::from_millis(100), "took {took:?}, which is not hostile");
+    let (given_up, after) = ask(took / 20);
+    let said = given_up.unwrap_err();
+    assert!(matches!(said, StoreError::TooSlow { .. }) && said.to_string().contains("--timeout"), "{said}");
+    assert!(after < took / 2, "given up after {after:?} of {took:?}");
+    assert_eq!(found(&index, "name:a1"), ["1:0"], "and the next is answered");
 }
