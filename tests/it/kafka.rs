@@ -3,6 +3,7 @@
 
 mod broker;
 mod long;
+mod output;
 mod real;
 mod receive;
 mod shards;

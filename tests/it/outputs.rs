@@ -3,12 +3,14 @@
 
 mod alertmanager;
 mod chat;
-mod http;
+pub mod http;
 mod mail;
 mod records;
 mod search;
 mod splunk;
 mod syslog;
+mod troubles;
+pub mod working;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -21,7 +23,7 @@ use lapwing_engine::alert::{Alert, Evidence, Level, RuleRef, Status, Verdict};
 const EVIL: &str =
     "x\n<131>1 2026-01-01T00:00:00Z h a - - - fake\r\nCEF:0|a|b|c|d|e|10|suser=root =]\"\\ \u{1b}[2J é<b>&";
 
-fn alert(id: &str) -> Alert {
+pub fn alert(id: &str) -> Alert {
     let time: DateTime<Utc> = "2026-03-01T12:00:00Z".parse().unwrap();
     Alert {
         id: id.to_owned(),
@@ -64,7 +66,7 @@ fn alert(id: &str) -> Alert {
 }
 
 /// An alert whose every field of an event is [`EVIL`].
-fn evil(id: &str) -> Alert {
+pub fn evil(id: &str) -> Alert {
     let mut alert = alert(id);
     let evil = || EVIL.to_owned();
     (alert.actor, alert.summary, alert.cluster) = (evil(), evil(), evil());
@@ -74,7 +76,7 @@ fn evil(id: &str) -> Alert {
     alert
 }
 
-fn config(json: serde_json::Value) -> Config {
+pub fn config(json: serde_json::Value) -> Config {
     let config: Config = serde_json::from_value(json).unwrap();
     assert_eq!(config.problems(), Vec::<String>::new());
     config
@@ -114,7 +116,7 @@ impl Drop for Server {
 }
 
 /// Lines of a file, none when it is not there yet.
-fn lines(path: &Path) -> Vec<String> {
+pub fn lines(path: &Path) -> Vec<String> {
     std::fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect()
 }
 
@@ -124,6 +126,12 @@ pub struct Certificates {
     pub cert: PathBuf,
     pub key: PathBuf,
     pub other_ca: PathBuf,
+    /// As `cert`, but signed by the other authority.
+    pub foreign: PathBuf,
+    /// As `cert`, but for another host.
+    pub elsewhere: PathBuf,
+    /// As `cert`, but of last year.
+    pub expired: PathBuf,
 }
 
 impl Certificates {
@@ -142,13 +150,21 @@ impl Certificates {
             (params.self_signed(&key).unwrap(), rcgen::Issuer::new(params, key))
         };
         let (ca, issuer) = authority("test CA");
-        let (other, _) = authority("another CA");
+        let (other, other_issuer) = authority("another CA");
         let key = rcgen::KeyPair::generate().unwrap();
-        let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
-        let cert = rcgen::CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap();
+        let params = |names: &[&str]| {
+            rcgen::CertificateParams::new(names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>()).unwrap()
+        };
+        let (ours, elsewhere) = (params(&["localhost", "127.0.0.1"]), params(&["elsewhere.example.org"]));
+        let mut expired = ours.clone();
+        (expired.not_before, expired.not_after) = (rcgen::date_time_ymd(2024, 1, 1), rcgen::date_time_ymd(2025, 1, 1));
+        let signed = |params: &rcgen::CertificateParams, issuer| params.signed_by(&key, issuer).unwrap().pem();
         Self {
             ca: write("ca.pem", ca.pem()),
-            cert: write("cert.pem", cert.pem()),
+            cert: write("cert.pem", signed(&ours, &issuer)),
+            foreign: write("foreign.pem", signed(&ours, &other_issuer)),
+            elsewhere: write("elsewhere.pem", signed(&elsewhere, &issuer)),
+            expired: write("expired.pem", signed(&expired, &issuer)),
             key: write("key.pem", key.serialize_pem()),
             other_ca: write("other-ca.pem", other.pem()),
         }

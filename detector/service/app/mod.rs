@@ -233,6 +233,7 @@ impl App {
 
     async fn start_admin(&self) -> anyhow::Result<()> {
         let admin = Admin::bind(&self.config.admin, Arc::clone(&self.readiness), Arc::clone(&self.metrics)).await?;
+        let admin = admin.with_silences(Silences::of(&self.config.data_dir));
         self.admin.lock().await.spawn(admin.run(self.admin_stop.clone()));
         Ok(())
     }
@@ -296,7 +297,7 @@ impl App {
         let flow = Arc::new(self.config.flow().map_err(|p| anyhow::anyhow!("{p:?}"))?);
         let silences = Watch::new(Silences::of(&self.config.data_dir));
         for config in &self.config.outputs {
-            let output = Output::new(config)?;
+            let output = Output::new(config)?.remembering(&self.config.data_dir);
             let queue = Queue::open(&self.config.data_dir, config.name(), &self.alerts, self.own.clone())?;
             if let Ok(mut passed) = self.passed.lock() {
                 passed.push((config.name().to_owned(), queue.passed()));

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::{App, Config, Signals, private_dir};
 use crate::archive;
 use crate::config::Sources;
+use crate::flow::silence::Silences;
 use crate::http::{Admin, Readiness};
 use crate::input::Splitter;
 use crate::journal;
@@ -36,6 +37,7 @@ pub(super) async fn serve(config: Config, base: PathBuf, signals: Signals) -> an
     let metrics = Arc::new(Metrics::new([""; 0]));
     let readiness = Arc::new(Readiness::new(["kafka"]));
     let admin = Admin::bind(&config.admin, Arc::clone(&readiness), Arc::clone(&metrics)).await?;
+    let admin = admin.with_silences(Silences::of(&config.data_dir));
     let admin_stop = CancellationToken::new();
     let admin = tokio::spawn(admin.run(admin_stop.clone()));
     let shards = Arc::new(Shards {

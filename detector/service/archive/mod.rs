@@ -29,8 +29,6 @@ use crate::output::{http, secret, tls};
 use crate::pipeline::event_record;
 use crate::pipeline::selfalert::{Notice, SelfAlerts};
 
-/// Longest time for one request.
-const TIMEOUT: Duration = Duration::from_secs(300);
 /// Longest pause between two tries.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 /// Failing for so long is an alert.
@@ -59,6 +57,8 @@ pub struct Config {
     pub max_wait: HumanDuration,
     /// How to trust the receiver.
     pub tls: tls::Config,
+    /// Longest time for one object, in seconds (1 to 300).
+    pub timeout_seconds: http::Timeout,
 }
 
 impl Default for Config {
@@ -73,6 +73,7 @@ impl Default for Config {
             max_bytes: ByteSize::mib(64),
             max_wait: HumanDuration::from_secs(300),
             tls: tls::Config::default(),
+            timeout_seconds: http::Timeout::seconds(300),
         }
     }
 }
@@ -80,7 +81,7 @@ impl Default for Config {
 impl Config {
     /// Everything wrong with these settings, without touching disk or network.
     pub fn problems(&self) -> Vec<String> {
-        let mut found = http::receiver_problems(&self.endpoint, &self.tls, http::Timeout::default());
+        let mut found = http::receiver_problems(&self.endpoint, &self.tls, self.timeout_seconds);
         if self.bucket.is_empty() {
             found.push("bucket is missing".to_owned());
         }
@@ -92,7 +93,7 @@ impl Config {
 
     /// The store; reads the keys, so that rotated ones are taken over.
     fn store(&self) -> anyhow::Result<AmazonS3> {
-        let client = http::Client::new(self.tls.clone(), TIMEOUT).guarded()?;
+        let client = http::Client::new(self.tls.clone(), self.timeout_seconds.get()).guarded()?;
         let key = |path: &Path| secret::read(path).map(|s| s.expose().to_owned());
         let store = AmazonS3Builder::new()
             .with_endpoint(self.endpoint.trim_end_matches('/'))

@@ -129,8 +129,14 @@ impl Checks<'_> {
             let names: Vec<&str> =
                 cluster["clientNames"].as_array().into_iter().flatten().filter_map(Json::as_str).collect();
             let token = cluster["tokenFile"].is_string();
-            if names.is_empty() && !token && !insecure {
-                self.say(&path, "nothing proves who sends; set `clientNames` or `tokenFile`");
+            let identity = &cluster["identity"];
+            if names.is_empty() && !token && identity.is_null() && !insecure {
+                self.say(&path, "nothing proves who sends; set `clientNames`, `tokenFile` or `identity`");
+            }
+            for key in ["email", "audience"] {
+                if !identity.is_null() && identity[key].as_str().is_none_or(str::is_empty) {
+                    self.say(&join(&path, &format!("identity.{key}")), "is missing; both are compared");
+                }
             }
             if !names.is_empty() && webhook["tls"]["clientCa"].is_null() {
                 let what = "client certificates cannot be verified without `sources.webhook.tls.clientCa`";

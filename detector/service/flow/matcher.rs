@@ -45,9 +45,13 @@ impl Field {
         ("status", Self::Status),
     ];
 
+    /// As our own output calls them in Alertmanager.
+    const THERE: [(&'static str, Self); 3] =
+        [("alertname", Self::Rule), ("severity", Self::Level), ("actor_kind", Self::ActorKind)];
+
     /// The field called `name`.
     pub fn parse(name: &str) -> Result<Self, MatcherError> {
-        let found = Self::ALL.into_iter().find(|(known, _)| *known == name);
+        let found = Self::ALL.into_iter().chain(Self::THERE).find(|(known, _)| *known == name);
         found.map(|(_, field)| field).ok_or_else(|| MatcherError::Field(name.to_owned()))
     }
 
@@ -113,6 +117,7 @@ pub struct Matcher {
     field: Field,
     test: Test,
     negated: bool,
+    value: String,
     text: String,
 }
 
@@ -128,15 +133,49 @@ impl Matcher {
         let value = unquote(value.trim()).ok_or_else(|| MatcherError::Quote(text.to_owned()))?;
         let test = if like {
             let built = regex::RegexBuilder::new(&format!("^(?:{value})$")).size_limit(MAX_PATTERN).build();
-            Test::Like(built.map_err(|e| MatcherError::Pattern { pattern: value, reason: reason(&e) })?)
+            Test::Like(built.map_err(|e| MatcherError::Pattern { pattern: value.clone(), reason: reason(&e) })?)
         } else {
-            Test::Is(value)
+            Test::Is(value.clone())
         };
-        Ok(Self { field: Field::parse(name.trim())?, test, negated, text: text.trim().to_owned() })
+        Ok(Self { field: Field::parse(name.trim())?, test, negated, value, text: text.trim().to_owned() })
     }
 
     pub fn matches(&self, alert: &Alert) -> bool {
         self.field.values(alert).iter().any(|value| self.holds(value)) != self.negated
+    }
+
+    /// The text of a matcher: the opposite of [`Self::parse`].
+    pub fn write(name: &str, value: &str, pattern: bool, equal: bool) -> String {
+        let operator = match (pattern, equal) {
+            (false, true) => "=",
+            (false, false) => "!=",
+            (true, true) => "=~",
+            (true, false) => "!~",
+        };
+        let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+        format!("{name}{operator}\"{value}\"")
+    }
+
+    pub fn field(&self) -> Field {
+        self.field
+    }
+
+    /// What is compared with: a text, or a pattern.
+    pub fn value(&self) -> &str {
+        &self.value
+    }
+
+    pub fn is_pattern(&self) -> bool {
+        matches!(self.test, Test::Like(_))
+    }
+
+    pub fn is_negated(&self) -> bool {
+        self.negated
+    }
+
+    /// Whether a field with this one value matches.
+    pub fn admits(&self, value: &str) -> bool {
+        self.holds(value) != self.negated
     }
 
     fn holds(&self, value: &str) -> bool {
@@ -220,6 +259,8 @@ mod tests {
             ("outcome=allowed", true),
             ("verdict=match", true),
             ("status=new", true),
+            ("alertname=pod-exec-shell", true),
+            ("severity=low", false),
         ] {
             assert_eq!(matches(text), wanted, "{text}");
         }
@@ -232,7 +273,7 @@ mod tests {
     fn what_is_wrong_is_said() {
         let error = |text: &str| Matcher::parse(text).unwrap_err().to_string();
         assert!(error("high").contains("expected for example"));
-        assert!(error("severity=high").starts_with("unknown field `severity`; known: level, rule"));
+        assert!(error("host=a").starts_with("unknown field `host`; known: level, rule"));
         assert!(error("level=\"high").contains("no closing quote"));
         assert!(error("level=\"a\" b").contains("no closing quote"));
         assert!(error("level=~\"(\"").contains("is no pattern: unclosed group"), "{}", error("level=~\"(\""));
@@ -245,6 +286,12 @@ mod tests {
         fn a_quoted_value_comes_back(value in any::<String>()) {
             let quoted = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
             prop_assert_eq!(unquote(&format!("\"{quoted}\"")), Some(value));
+        }
+
+        #[test]
+        fn what_is_written_reads_the_same(value in "[a-z\"\\\\\n=~!. é]{0,30}", equal: bool) {
+            let matcher = Matcher::parse(&Matcher::write("actor", &value, false, equal)).unwrap();
+            prop_assert_eq!((matcher.value(), matcher.is_negated(), matcher.is_pattern()), (value.as_str(), !equal, false));
         }
 
         #[test]

@@ -1,6 +1,6 @@
 //! Silences: alerts that match are told to nobody until the silence ends. They are stored and searchable all the same.
 //!
-//! One small JSON file in the data directory, written by the command line and read by the running service when it
+//! One small JSON file in the data directory, written by the command line and the admin port and read by the running service when it
 //! changes. Every silence has an owner, a reason and an end.
 
 use std::io;
@@ -19,6 +19,9 @@ use crate::output::{dead, file};
 const MAX: usize = 1000;
 /// Ended ones are kept this long, so that it can be seen who silenced what.
 const KEPT: TimeDelta = TimeDelta::days(30);
+/// Matchers of one silence, and the longest text of a matcher, an owner or a reason, in characters.
+const MAX_MATCHERS: usize = 50;
+const MAX_TEXT: usize = 1000;
 /// Largest file read, in bytes.
 const MAX_BYTES: u64 = 8 << 20;
 
@@ -66,6 +69,10 @@ pub enum SilenceError {
     Order { ends: DateTime<Utc> },
     #[error("`{0}` is missing: who reads the list must know")]
     Missing(&'static str),
+    #[error("`{0}` is too long; expected at most {MAX_TEXT} characters")]
+    Long(&'static str),
+    #[error("there are more than {MAX_MATCHERS} matchers; make several silences")]
+    Many,
     #[error("there are {MAX} silences already; expire some")]
     Full,
     #[error("cannot use `{}`: {source}", path.display())]
@@ -84,6 +91,15 @@ impl Silence {
             if text.trim().is_empty() {
                 return Err(SilenceError::Missing(what));
             }
+            if text.chars().count() > MAX_TEXT {
+                return Err(SilenceError::Long(what));
+            }
+        }
+        if matchers.len() > MAX_MATCHERS {
+            return Err(SilenceError::Many);
+        }
+        if matchers.iter().any(|m| m.chars().count() > MAX_TEXT) {
+            return Err(SilenceError::Long("matcher"));
         }
         let read = matchers.iter().map(|m| Matcher::parse(m)).collect::<Result<Vec<_>, _>>()?;
         if read.iter().all(Matcher::matches_nothing) {
@@ -139,6 +155,33 @@ impl Silences {
             all.push(silence);
             Ok(())
         })
+    }
+
+    /// `silence` takes the place of the one called `id`, which must be there. It keeps its name where the matchers are the
+    /// same and it has not ended; else it is ended, and the new one is another. Answers the id.
+    pub fn replace(&self, id: &str, silence: Silence) -> Result<String, SilenceError> {
+        let now = silence.created;
+        let mut is = silence.id.clone();
+        self.change(now, |all| {
+            let full = all.len() >= MAX;
+            if let Some(old) = all.iter_mut().find(|s| s.id == id && s.state(now) != State::Expired) {
+                if old.matchers == silence.matchers {
+                    let starts = if old.state(now) == State::Active { old.starts } else { silence.starts };
+                    is.clone_from(&old.id);
+                    *old = Silence { id: old.id.clone(), starts, ..silence };
+                    return Ok(());
+                }
+                if !full {
+                    (old.ends, old.starts) = (now, old.starts.min(now));
+                }
+            }
+            if full {
+                return Err(SilenceError::Full);
+            }
+            all.push(silence);
+            Ok(())
+        })?;
+        Ok(is)
     }
 
     /// Ends those whose id begins with one of `ids`; answers the ids.

@@ -1,7 +1,8 @@
 //! Times that recur, after Alertmanager's time intervals: `weekdays: [monday:friday]`, `times: [{from: "09:00", to:
-//! "17:00"}]`. Everything is UTC. An interval holds when each of its lists that is not empty holds.
+//! "17:00"}]`, `location: Europe/Berlin`. An interval holds when each of its lists that is not empty holds.
 
 use chrono::{DateTime, Datelike, NaiveTime, Timelike, Utc};
+use chrono_tz::Tz;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -30,9 +31,11 @@ pub struct Interval {
     pub months: Vec<String>,
     /// `2026`, `2026:2027`.
     pub years: Vec<String>,
+    /// Whose clocks and calendars are meant, by the name of the time zone: `Europe/Berlin`. Default: UTC.
+    pub location: Option<String>,
 }
 
-/// From a time of the day up to, not including, another of the same day. UTC.
+/// From a time of the day up to, not including, another of the same day.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 #[schemars(extend("required" = ["from", "to"]))]
@@ -66,6 +69,8 @@ pub enum WindowError {
     Time(String),
     #[error("`{from}` to `{to}` is no span; the first must be earlier, over midnight are two spans")]
     Span { from: String, to: String },
+    #[error("no time zone `{0}`; expected a name such as `Europe/Berlin` or `UTC`")]
+    Location(String),
     #[error("`{text}` is no {what}; expected for example `{example}`")]
     Range { what: &'static str, text: String, example: &'static str },
 }
@@ -81,6 +86,8 @@ struct Checked {
     days: Vec<Range>,
     months: Vec<Range>,
     years: Vec<Range>,
+    /// The rules of time zones are part of the program: what the machine has of them does not matter.
+    zone: Tz,
 }
 
 /// A checked [`TimeInterval`].
@@ -103,6 +110,7 @@ impl Window {
 
 impl Checked {
     fn holds(&self, now: DateTime<Utc>) -> bool {
+        let now = now.with_timezone(&self.zone);
         let within = |ranges: &[Range], value: i32| {
             ranges.is_empty() || ranges.iter().any(|(from, to)| (*from..=*to).contains(&value))
         };
@@ -126,7 +134,9 @@ fn check(interval: &Interval) -> Result<Checked, WindowError> {
         }
     };
     let plain = |text: &str| text.parse::<i32>().ok();
+    let zone = |name: &String| name.parse().map_err(|_| WindowError::Location(name.clone()));
     Ok(Checked {
+        zone: interval.location.as_ref().map_or(Ok(Tz::UTC), zone)?,
         times: interval.times.iter().map(span).collect::<Result<_, _>>()?,
         weekdays: ranges(&interval.weekdays, "weekday", "monday:friday", named(&DAYS, 0), 0..=6)?,
         days: ranges(&interval.days_of_month, "day of a month", "1:7", plain, -31..=31)?,
@@ -199,11 +209,47 @@ mod tests {
     }
 
     #[test]
+    fn clocks_are_those_of_the_place() {
+        let of = |times: &str, zone: &str| format!("[{{ times: [{times}], location: {zone} }}]");
+        let nights = of("{ from: '02:00', to: '03:00' }", "Europe/Berlin");
+        let day = of("{ from: '09:00', to: '17:00' }", "America/New_York");
+        let monday = "[{ weekdays: [monday], location: Pacific/Auckland }]";
+        let month_end = "[{ daysOfMonth: ['-1'], location: Asia/Kolkata }]";
+        for (yaml, time, wanted) in [
+            // Winter and summer: the same clock, another hour of UTC.
+            (day.as_str(), "2026-01-15T14:00:00Z", true),
+            (day.as_str(), "2026-01-15T13:30:00Z", false),
+            (day.as_str(), "2026-07-15T13:30:00Z", true),
+            (day.as_str(), "2026-07-15T21:00:00Z", false),
+            // The night the clocks go forward has no hour between two and three.
+            (nights.as_str(), "2026-03-28T01:30:00Z", true),
+            (nights.as_str(), "2026-03-29T00:59:59Z", false),
+            (nights.as_str(), "2026-03-29T01:00:00Z", false),
+            (nights.as_str(), "2026-03-30T00:30:00Z", true),
+            // The night they go back has it twice.
+            (nights.as_str(), "2026-10-24T23:59:59Z", false),
+            (nights.as_str(), "2026-10-25T00:00:00Z", true),
+            (nights.as_str(), "2026-10-25T01:59:59Z", true),
+            (nights.as_str(), "2026-10-25T02:00:00Z", false),
+            // Days begin elsewhere too.
+            (monday, "2026-03-01T11:00:00Z", true),
+            (monday, "2026-03-01T10:59:59Z", false),
+            (monday, "2026-03-02T11:00:00Z", false),
+            (month_end, "2026-02-27T18:30:00Z", true),
+            (month_end, "2026-02-28T18:30:00Z", false),
+        ] {
+            assert_eq!(window(yaml).unwrap().holds(time.parse().unwrap()), wanted, "{yaml} {time}");
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_said() {
         for yaml in [
             "[{ weekdays: [mittwoch] }]",
             "[{ weekdays: ['friday:monday'] }]",
             "[{ weekdays: ['3'] }]",
+            "[{ location: Berlin }]",
+            "[{ location: Local }]",
             "[{ daysOfMonth: ['0'] }]",
             "[{ daysOfMonth: ['32'] }]",
             "[{ months: ['13'] }]",

@@ -1,11 +1,12 @@
-//! The admin port: is the process alive, is it ready, and its metrics. Read-only and without secrets:
-//! no event, user or cluster content beyond metric labels is served here. Who may ask for more than whether it is alive and
+//! The admin port: is the process alive, is it ready, its metrics, and the silences. Without secrets: beyond metric labels and
+//! what people wrote into silences nothing of events, users or clusters is served here. Who may ask for more than whether it is alive and
 //! ready, the guard decides.
 
 pub mod certificate;
 pub mod guard;
 pub mod keys;
 pub mod listen;
+pub mod silences;
 mod slots;
 
 use std::collections::BTreeMap;
@@ -25,12 +26,15 @@ use tokio_util::sync::CancellationToken;
 use self::guard::{Config, Denied, Guard, Role};
 use self::keys::LoadError;
 use self::listen::{Handler, Limits, Peer, Terms};
+use self::silences::Asked;
+use crate::flow::silence::Silences;
 use crate::metrics::Metrics;
 
 const PATHS: &str = "/livez    200 while the process answers\n\
                      /readyz   200 when every part is ready, 503 with the reasons otherwise\n\
                      /healthz  the same as /livez\n\
-                     /metrics  Prometheus text format\n";
+                     /metrics  Prometheus text format\n\
+                     /api/v2/silences, /api/v2/silence/{id}  silences, as in Alertmanager\n";
 
 /// How often files of certificates and tokens are looked at for changes.
 const POLL: Duration = Duration::from_secs(10);
@@ -134,7 +138,7 @@ impl Admin {
         let guard = Arc::new(Guard::load(config.clone())?);
         let desk = |serves| {
             let (readiness, metrics, guard) = (Arc::clone(&readiness), Arc::clone(&metrics), Arc::clone(&guard));
-            Arc::new(Desk { readiness, metrics, guard, serves })
+            Arc::new(Desk { readiness, metrics, guard, serves, silences: None })
         };
         let tcp = listener(&config.listen).await?;
         let Some(address) = &config.metrics_listen else {
@@ -142,6 +146,15 @@ impl Admin {
         };
         let beside = (listener(address).await?, desk(Serves::Metrics));
         Ok(Self { tcp, desk: desk(Serves::AllButMetrics), beside: Some(beside) })
+    }
+
+    /// Serves these silences too.
+    #[must_use]
+    pub fn with_silences(mut self, silences: Silences) -> Self {
+        let Desk { readiness, metrics, guard, serves, .. } = &*self.desk;
+        let (readiness, metrics, guard) = (Arc::clone(readiness), Arc::clone(metrics), Arc::clone(guard));
+        self.desk = Arc::new(Desk { readiness, metrics, guard, serves: *serves, silences: Some(silences) });
+        self
     }
 
     /// Where metrics are served, if that is a port of its own.
@@ -197,6 +210,8 @@ struct Desk {
     metrics: Arc<Metrics>,
     guard: Arc<Guard>,
     serves: Serves,
+    /// `None` where there are no outputs, and on the port of the metrics.
+    silences: Option<Silences>,
 }
 
 impl Handler for Desk {
@@ -205,6 +220,12 @@ impl Handler for Desk {
     }
 
     async fn handle(&self, peer: &Peer, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        if let (Some(silences), Some(asked)) = (&self.silences, Asked::of(request.uri().path())) {
+            return match self.guard.allow(peer, request.headers(), Asked::needs(request.method())) {
+                Ok(who) => silences::answer(silences, asked, &who, request).await,
+                Err(denied) => refused(&denied),
+            };
+        }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, format!("only GET here\n{PATHS}"));
             response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));

@@ -117,7 +117,7 @@ impl Alertmanager {
         let (mut told, mut failed) = (Vec::new(), Vec::new());
         for (url, client) in self.config.urls.iter().zip(&mut self.clients) {
             let answer = client.post(&http::join(url, "api/v2/alerts")?, headers.clone(), body.clone()).await;
-            match answer.and_then(|a| a.verdict().map(|()| a.told())) {
+            match answer.and_then(|a| a.verdict_of_batch().map(|()| a.told())) {
                 Ok(answer) => told.push(answer),
                 Err(failure) => failed.push(failure),
             }

@@ -141,6 +141,7 @@ impl Elasticsearch {
         let url = http::join(&self.config.url, &format!("{}/_bulk", self.config.index))?;
         let answer = self.client.post(&url, headers, body).await?;
         answer.verdict_of_batch()?;
+        answer.complete()?;
         outcome(&answer, &sent)
     }
 
@@ -193,13 +194,11 @@ fn outcome(answer: &http::Answer, sent: &[usize]) -> Result<Receipt, Failure> {
 
 #[cfg(test)]
 mod tests {
-    use reqwest::StatusCode;
-
     use super::*;
 
     fn said(body: Value) -> Result<Receipt, Failure> {
         let body = body.to_string();
-        outcome(&http::Answer { status: StatusCode::OK, retry_after: None, body, bytes: Vec::new() }, &[0, 1, 3])
+        outcome(&http::Answer::of(200, &body), &[0, 1, 3])
     }
 
     #[test]

@@ -23,6 +23,7 @@ use tokio::time::Instant;
 
 use super::encode::{cap, html, mail_header, syslog_token, visible};
 use super::{Failure, Receipt, Retry, net, secret, text, tls, webhook};
+use crate::config::HumanDuration;
 use crate::flow::gather::identity;
 
 /// Longest time for one mail, connecting included.
@@ -57,6 +58,8 @@ pub struct Config {
     pub username: Option<String>,
     /// File with the password.
     pub password_file: Option<PathBuf>,
+    /// Told as resolved when nothing came of it for so long. Default: never.
+    pub resolve_after: Option<HumanDuration>,
     /// Most mails a minute (1 to 600); what comes faster is told together.
     pub max_per_minute: Option<u32>,
 }
@@ -295,7 +298,7 @@ fn compose(
     // What goes on stands in one thread; its root is a mail that never was, which readers put up with.
     let thread = id(&format!("{}.thread", identity(alert)), from);
     mail = match alert.status {
-        Status::Update => {
+        Status::Update | Status::Resolved => {
             let first = id(&format!("{}.new", syslog_token(&alert.id, 100)), from);
             mail.in_reply_to(first.clone()).references(format!("{thread} {first}"))
         }
@@ -306,7 +309,7 @@ fn compose(
     }
     mail.multipart(MultiPart::alternative_plain_html(
         text::layout(&words, alert.level, false),
-        page(alert.level, &words),
+        page(if alert.status == Status::Resolved { Level::Informational } else { alert.level }, &words),
     ))
 }
 

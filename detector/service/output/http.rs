@@ -30,9 +30,26 @@ pub struct Answer {
     pub body: String,
     /// The same as it came.
     pub bytes: Vec<u8>,
+    /// All of the body came, as far as it is read.
+    pub whole: bool,
 }
 
 impl Answer {
+    /// An answer as a test wants it.
+    #[cfg(test)]
+    pub fn of(status: u16, body: &str) -> Self {
+        let status = StatusCode::from_u16(status).expect("a status");
+        Self { status, retry_after: None, body: body.to_owned(), bytes: body.as_bytes().to_vec(), whole: true }
+    }
+
+    /// For receivers whose yes or no stands in the body: one that broke off says neither.
+    ///
+    /// # Errors
+    /// To be tried again, when it broke off.
+    pub fn complete(&self) -> Result<(), Failure> {
+        if self.whole { Ok(()) } else { Err(Failure::retry(format_args!("the answer broke off: {}", self.told()))) }
+    }
+
     /// `404 Not Found: no such hook`, safe to print.
     pub fn told(&self) -> String {
         let body = self.body.trim();
@@ -77,6 +94,10 @@ impl Default for Timeout {
 }
 
 impl Timeout {
+    pub const fn seconds(seconds: u32) -> Self {
+        Self(seconds)
+    }
+
     pub const fn get(self) -> Duration {
         Duration::from_secs(self.0 as u64)
     }
@@ -192,17 +213,20 @@ async fn send(
     let mut response = client.request(method, url.clone()).headers(headers).body(body).send().await?;
     let retry_after = response.headers().get(RETRY_AFTER).and_then(|v| retry_after(v.to_str().ok()?));
     let status = response.status();
-    let mut body = Vec::new();
+    let (mut body, mut whole) = (Vec::new(), true);
     while body.len() < MAX_ANSWER {
-        // Once the status says yes, a broken body does not undo it.
+        // Once the status says yes, a broken body does not undo it for those who asked for no more.
         match response.chunk().await {
             Ok(Some(chunk)) => body.extend_from_slice(&chunk[..chunk.len().min(MAX_ANSWER - body.len())]),
             Ok(None) => break,
-            Err(_) if status.is_success() => break,
+            Err(_) if status.is_success() => {
+                whole = false;
+                break;
+            }
             Err(e) => return Err(e),
         }
     }
-    Ok(Answer { status, retry_after, body: String::from_utf8_lossy(&body).into_owned(), bytes: body })
+    Ok(Answer { status, retry_after, body: String::from_utf8_lossy(&body).into_owned(), bytes: body, whole })
 }
 
 /// `base` with `path` behind it.
@@ -364,12 +388,7 @@ mod tests {
     use super::*;
 
     fn answer(status: u16) -> Answer {
-        Answer {
-            status: StatusCode::from_u16(status).unwrap(),
-            retry_after: None,
-            body: "no\x1b".to_owned(),
-            bytes: Vec::new(),
-        }
+        Answer::of(status, "no\x1b")
     }
 
     #[test]

@@ -3,18 +3,22 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use lapwing_engine::alert::{Alert, Level};
 use rdkafka::ClientConfig;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::encode::cap;
+use super::encode::{cap, visible};
 use super::{Failure, Receipt, Retry, record, secret, webhook};
+use crate::config::HumanDuration;
 
 /// Alerts on their way at once.
 pub const BATCH: usize = 100;
@@ -36,6 +40,8 @@ pub struct Config {
     pub topic: String,
     /// How an alert is written: `json`, or `ocsf`.
     pub format: record::Format,
+    /// Told as resolved when nothing came of it for so long. Default: never.
+    pub resolve_after: Option<HumanDuration>,
     /// Largest message in bytes (2500 to 10000000). The broker's `message.max.bytes` must allow it.
     pub max_bytes: usize,
     /// File that holds the SASL password, so that it need not stand here.
@@ -53,6 +59,7 @@ impl Default for Config {
             brokers: Vec::new(),
             topic: String::new(),
             format: record::Format::default(),
+            resolve_after: None,
             max_bytes: 900_000,
             password_file: None,
             properties: BTreeMap::new(),
@@ -110,9 +117,44 @@ impl Config {
     }
 }
 
+/// What the client last said is wrong. An alert's own failure is only that its time ran out.
+#[derive(Clone, Default)]
+struct Trouble(Arc<Mutex<String>>);
+
+impl Trouble {
+    /// `error`, and what is wrong as far as it is known.
+    fn explain(&self, error: &KafkaError) -> String {
+        let why = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if why.is_empty() { error.to_string() } else { format!("{error}; {why}") }
+    }
+
+    fn over(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+impl ClientContext for Trouble {
+    fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
+        tracing::debug!(facility, "{message}");
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // That all brokers are down follows from what was said of each, and says less.
+        let summary = error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown);
+        if told.is_empty() || !summary {
+            *told = visible(&cap(reason, 300)).into_owned();
+        }
+    }
+}
+
+type Producer = FutureProducer<Trouble>;
+
 pub struct Kafka {
     config: Config,
-    producer: FutureProducer,
+    /// `None` after one gave up: it may never come back. The next try makes another, with the password as it is then.
+    producer: Option<Producer>,
+    trouble: Trouble,
 }
 
 impl std::fmt::Debug for Kafka {
@@ -123,36 +165,53 @@ impl std::fmt::Debug for Kafka {
 
 impl Kafka {
     pub fn new(config: &Config) -> Result<Self, String> {
-        let producer = config.client()?.create().map_err(|e| e.to_string())?;
-        Ok(Self { config: config.clone(), producer })
+        let trouble = Trouble::default();
+        Ok(Self { producer: Some(producer(config, &trouble)?), config: config.clone(), trouble })
     }
 
     pub async fn deliver(&mut self, alerts: &[&Alert]) -> Result<Receipt, Failure> {
-        let sent: Vec<_> = alerts.iter().map(|alert| self.send(alert)).collect();
+        let producer = match self.producer.take() {
+            Some(producer) => producer,
+            None => producer(&self.config, &self.trouble).map_err(Failure::retry)?,
+        };
+        let sent: Vec<_> = alerts.iter().map(|alert| self.send(&producer, alert)).collect();
+        let mut ends = Vec::new();
+        for sent in sent {
+            ends.push(sent.await);
+        }
+        for (alert, end) in alerts.iter().zip(&mut ends) {
+            // The broker refused what the client had packed together: whether this one is to blame shows by itself.
+            if alerts.len() > 1 && end.as_ref().is_err_and(|e| is(e, RDKafkaErrorCode::MessageSizeTooLarge)) {
+                *end = self.send(&producer, alert).await;
+            }
+        }
         let (mut refused, mut again, mut reason, mut told) = (Vec::new(), Vec::new(), String::new(), String::new());
-        for (at, sent) in sent.into_iter().enumerate() {
-            match sent.await {
+        for (at, end) in ends.into_iter().enumerate() {
+            match end {
                 Ok(place) => told = place,
-                Err(error) => {
+                Err(error) if is_final(&error) => {
                     reason = error.to_string();
-                    if is_final(&error) { refused.push((at, reason.clone())) } else { again.push(at) }
+                    refused.push((at, reason.clone()));
+                }
+                Err(error) => {
+                    reason = self.trouble.explain(&error);
+                    again.push(at);
                 }
             }
         }
-        match (refused.is_empty(), again.is_empty()) {
-            (true, true) => Ok(Receipt(told)),
-            // A producer that gave up once may never come back: another is made for the next try.
-            (_, false) => {
-                self.producer =
-                    self.config.client().and_then(|c| c.create().map_err(|e| e.to_string())).map_err(Failure::retry)?;
-                Err(Failure::Partial { refused, again, reason, after: None })
-            }
-            (false, true) => Err(Failure::Partial { refused, again, reason, after: None }),
+        if !again.is_empty() {
+            return Err(Failure::Partial { refused, again, reason, after: None });
         }
+        self.producer = Some(producer);
+        self.trouble.over();
+        if refused.is_empty() {
+            return Ok(Receipt(told));
+        }
+        Err(Failure::Partial { refused, again, reason, after: None })
     }
 
     /// Hands one alert to the producer, now: the order of the calls is the order in the topic.
-    fn send(&self, alert: &Alert) -> impl Future<Output = Result<String, KafkaError>> + use<> {
+    fn send(&self, producer: &Producer, alert: &Alert) -> impl Future<Output = Result<String, KafkaError>> + use<> {
         let key = format!("{}/{}", cap(&alert.cluster, 200), cap(&alert.actor, 200));
         let payload = record::line(alert, self.config.format, self.config.max_bytes);
         let (kind, id) =
@@ -163,7 +222,7 @@ impl Kafka {
             .insert(header("schema", kind))
             .insert(Header { key: "id", value: Some(&id) });
         let record = FutureRecord::to(&self.config.topic).key(&key).payload(&payload).headers(headers);
-        let queued = self.producer.send_result(record).map_err(|(error, _)| error);
+        let queued = producer.send_result(record).map_err(|(error, _)| error);
         async move {
             let queued = tokio::time::timeout(Duration::from_secs(60), queued?).await;
             let gone = || KafkaError::MessageProduction(RDKafkaErrorCode::MessageTimedOut);
@@ -173,12 +232,17 @@ impl Kafka {
     }
 }
 
+fn producer(config: &Config, trouble: &Trouble) -> Result<Producer, String> {
+    config.client()?.create_with_context(trouble.clone()).map_err(|e| e.to_string())
+}
+
+fn is(error: &KafkaError, code: RDKafkaErrorCode) -> bool {
+    matches!(error, KafkaError::MessageProduction(known) if *known == code)
+}
+
 /// Whether the message itself is to blame.
 fn is_final(error: &KafkaError) -> bool {
-    matches!(
-        error,
-        KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessage)
-    )
+    is(error, RDKafkaErrorCode::MessageSizeTooLarge) || is(error, RDKafkaErrorCode::InvalidMessage)
 }
 
 #[cfg(test)]

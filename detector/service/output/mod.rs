@@ -237,10 +237,15 @@ impl Config {
         }
     }
 
-    /// After how much quiet it is told that an alert is over.
+    /// After how much quiet it is told that an alert is over. Not for those that keep records: what was, was.
     pub const fn resolve_after(&self) -> Option<HumanDuration> {
         match self {
             Self::Pagerduty(c) => c.resolve_after,
+            Self::Webhook(c) => c.resolve_after,
+            Self::Slack(c) => c.resolve_after,
+            Self::Teams(c) => c.resolve_after,
+            Self::Email(c) => c.resolve_after,
+            Self::Kafka(c) => c.resolve_after,
             _ => None,
         }
     }
@@ -324,6 +329,15 @@ impl Output {
             Config::Loki(c) => Self::Loki(Box::new(loki::Loki::new(c).map_err(failed)?)),
             Config::Kafka(c) => Self::Kafka(Box::new(kafka::Kafka::new(c).map_err(failed)?)),
         })
+    }
+
+    /// As it is for a worker, which remembers below `data_dir` what must outlive it.
+    #[must_use]
+    pub fn remembering(mut self, data_dir: &Path) -> Self {
+        if let Self::Slack(slack) = &mut self {
+            slack.remember_in(data_dir);
+        }
+        self
     }
 
     /// Hands the alerts, one at least and no more than it carries, to the receiver. `Ok` only when the receiver has them

@@ -1,15 +1,18 @@
 //! Alerts as OpenTelemetry log records over OTLP/HTTP, protobuf.
 //!
 //! The messages are those of `opentelemetry-proto` 1.3, as much of them as an alert needs. What the receiver rejects of
-//! a batch it does not name: then the whole batch becomes dead letters, because the protocol forbids to send it again.
+//! a batch it does not name: then the whole batch becomes dead letters, because the protocol forbids to send it again. For a
+//! while each alert is then a request of its own, so that of what comes next nothing is a dead letter that was taken.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use lapwing_engine::alert::{Alert, Level};
 use prost::Message;
 use reqwest::header::HeaderMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::encode::{cap, visible};
 use super::{Failure, Receipt, Retry, http, record, text, tls};
@@ -17,6 +20,8 @@ use super::{Failure, Receipt, Retry, http, record, text, tls};
 /// Alerts in one request.
 pub const BATCH: usize = 50;
 const MAX_BYTES: usize = 60_000;
+/// How long alerts go one by one after a batch of which some were rejected.
+const CAREFUL: Duration = Duration::from_secs(600);
 
 /// Settings of an output of type `otlp`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -58,12 +63,14 @@ impl Config {
 pub struct Otlp {
     config: Config,
     client: http::Client,
+    /// Until when alerts go one by one.
+    careful: Option<Instant>,
 }
 
 impl Otlp {
     pub fn new(config: &Config) -> Result<Self, String> {
         let client = http::Client::checked(&config.tls, config.timeout_seconds.get())?;
-        let output = Self { config: config.clone(), client };
+        let output = Self { config: config.clone(), client, careful: None };
         output.headers().map_err(|e| e.to_string())?;
         Ok(output)
     }
@@ -75,17 +82,39 @@ impl Otlp {
     }
 
     pub async fn deliver(&mut self, alerts: &[&Alert]) -> Result<Receipt, Failure> {
+        if alerts.len() == 1 || self.careful.is_none_or(|until| until <= Instant::now()) {
+            return self.send(alerts).await;
+        }
+        let mut refused = Vec::new();
+        for (at, alert) in alerts.iter().enumerate() {
+            match self.send(&[alert]).await {
+                Ok(_) => {}
+                Err(Failure::Retry { reason, after }) => {
+                    return Err(Failure::Partial { refused, again: (at..alerts.len()).collect(), reason, after });
+                }
+                Err(failure) => refused.push((at, failure.to_string())),
+            }
+        }
+        match refused.first().cloned() {
+            None => Ok(Receipt(format!("{} records, one by one", alerts.len()))),
+            Some((_, reason)) => Err(Failure::Partial { refused, again: Vec::new(), reason, after: None }),
+        }
+    }
+
+    async fn send(&mut self, alerts: &[&Alert]) -> Result<Receipt, Failure> {
         let mut headers = self.headers()?;
         let body = http::gzip(&mut headers, &request(alerts).encode_to_vec())?;
         let url = http::parse(&self.config.url).map_err(Failure::retry)?;
         let answer = self.client.post(&url, headers, body).await?;
         verdict(&answer)?;
+        answer.complete()?;
         let rejected = proto::Response::decode(answer.bytes.as_slice()).ok().and_then(|r| r.partial_success);
         let Some(rejected) = rejected.filter(|r| r.rejected_log_records > 0) else {
             return Ok(Receipt(format!("{}, {} records", answer.status, alerts.len())));
         };
         let (count, why) = (rejected.rejected_log_records, visible(&cap(&rejected.error_message, 300)).into_owned());
         // Which ones it does not say, and the protocol forbids to send the batch again: all of it is kept for a person.
+        self.careful = Some(Instant::now() + CAREFUL);
         let reason = format!("{count} of {} records rejected, the receiver does not say which: {why}", alerts.len());
         let refused = (0..alerts.len()).map(|at| (at, reason.clone())).collect();
         Err(Failure::Partial { refused, again: Vec::new(), reason, after: None })
@@ -257,8 +286,6 @@ mod proto {
 
 #[cfg(test)]
 mod tests {
-    use reqwest::StatusCode;
-
     use super::*;
     use crate::output::sample;
 
@@ -277,12 +304,7 @@ mod tests {
 
     #[test]
     fn only_the_named_statuses_are_tried_again() {
-        let answer = |status: u16| http::Answer {
-            status: StatusCode::from_u16(status).unwrap(),
-            retry_after: None,
-            body: String::new(),
-            bytes: Vec::new(),
-        };
+        let answer = |status: u16| http::Answer::of(status, "");
         for status in [429, 502, 503, 504, 401] {
             assert!(matches!(verdict(&answer(status)), Err(Failure::Retry { .. })), "{status}");
         }

@@ -38,6 +38,8 @@ pub struct Config {
     pub resolve_after: Option<HumanDuration>,
     /// How to trust the receiver.
     pub tls: tls::Config,
+    /// Longest time for one request, in seconds (1 to 300).
+    pub timeout_seconds: http::Timeout,
 }
 
 impl Default for Config {
@@ -50,6 +52,7 @@ impl Default for Config {
             url: URL.to_owned(),
             resolve_after: None,
             tls: tls::Config::default(),
+            timeout_seconds: http::Timeout::default(),
         }
     }
 }
@@ -65,7 +68,7 @@ impl Config {
     }
 
     pub(super) fn problems(&self) -> Vec<String> {
-        let mut found = http::receiver_problems(&self.url, &self.tls, http::Timeout::default());
+        let mut found = http::receiver_problems(&self.url, &self.tls, self.timeout_seconds);
         if self.key_file.as_os_str().is_empty() {
             found.push("keyFile is missing; expected a file with the routing key".to_owned());
         }
@@ -82,7 +85,7 @@ pub struct Pagerduty {
 impl Pagerduty {
     pub fn new(config: &Config) -> Result<Self, String> {
         secret::read(&config.key_file).map_err(|e| e.to_string())?;
-        let client = http::Client::checked(&config.tls, http::Timeout::default().get())?;
+        let client = http::Client::checked(&config.tls, config.timeout_seconds.get())?;
         Ok(Self { config: config.clone(), client })
     }
 

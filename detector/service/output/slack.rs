@@ -1,9 +1,10 @@
 //! Alerts in a Slack channel through an incoming webhook, or through a bot, which can thread; laid out with Block Kit.
 //!
-//! Text an attacker may have written stands only in `plain_text` blocks, where Slack renders no markup, no
-//! mention and no link; links are never unfurled.
+//! Text an attacker may have written stands only in `plain_text` and in the text of `rich_text`, where Slack renders no
+//! markup, no mention and no link; links are never unfurled.
 
-use std::collections::HashMap;
+mod threads;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,8 +14,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use self::threads::Threads;
 use super::encode::{cap, slack, visible};
 use super::{Failure, Receipt, Retry, http, secret, text, tls, webhook};
+use crate::config::HumanDuration;
 use crate::flow::gather::identity;
 
 /// Slack's limits, in characters.
@@ -24,13 +27,13 @@ const SECTION: usize = 3000;
 const PROSE: usize = 2000;
 /// Ours: longest piece of one field.
 const FIELD: usize = 300;
-/// Slack takes ten fields in a section.
-const FIELDS: usize = 10;
+/// Ours: facts of one alert.
+const FIELDS: usize = 12;
 /// Messages at once before one a second.
 const BURST: f64 = 5.0;
 
-/// Threads remembered; the one used longest ago is forgotten, and what goes on begins a new one.
-const THREADS: usize = 1000;
+/// What Slack says when a thread cannot be written to.
+const THREAD_GONE: [&str; 3] = ["thread_not_found", "cannot_reply_to_message", "thread_locked"];
 const API: &str = "https://slack.com/api/";
 
 /// Settings of an output of type `slack`.
@@ -54,8 +57,12 @@ pub struct Config {
     pub api_url: String,
     /// Most messages a minute (1 to 600); what comes faster is told together.
     pub max_per_minute: Option<u32>,
+    /// Told as resolved when nothing came of it for so long. Default: never.
+    pub resolve_after: Option<HumanDuration>,
     /// How to trust the receiver.
     pub tls: tls::Config,
+    /// Longest time for one request, in seconds (1 to 300).
+    pub timeout_seconds: http::Timeout,
 }
 
 impl Default for Config {
@@ -69,7 +76,9 @@ impl Default for Config {
             channel: None,
             api_url: API.to_owned(),
             max_per_minute: None,
+            resolve_after: None,
             tls: tls::Config::default(),
+            timeout_seconds: http::Timeout::default(),
         }
     }
 }
@@ -96,6 +105,7 @@ impl Config {
         }
         found.extend(http::parse(&self.api_url).err().map(|e| format!("apiUrl: {e}")));
         found.extend(http::no_server_name(&self.tls));
+        found.extend(self.timeout_seconds.problem());
         found
     }
 }
@@ -105,8 +115,7 @@ pub struct Slack {
     config: Config,
     client: http::Client,
     pace: Pace,
-    /// By what goes on: the first message about it, and when it was last used.
-    threads: HashMap<String, (String, Instant)>,
+    threads: Threads,
 }
 
 impl Slack {
@@ -117,22 +126,30 @@ impl Slack {
         if let Some(path) = &config.token_file {
             secret::read(path).map_err(|e| e.to_string())?;
         }
-        let client = http::Client::checked(&config.tls, http::Timeout::default().get())?;
-        Ok(Self { config: config.clone(), client, pace: Pace::new(), threads: HashMap::new() })
+        let client = http::Client::checked(&config.tls, config.timeout_seconds.get())?;
+        Ok(Self { config: config.clone(), client, pace: Pace::new(), threads: Threads::default() })
+    }
+
+    /// Threads outlive the process, in `data_dir/outputs`.
+    pub fn remember_in(&mut self, data_dir: &Path) {
+        if let Some(channel) = &self.config.channel {
+            self.threads = Threads::of(data_dir, &self.config.name, channel);
+        }
     }
 
     pub async fn deliver(&mut self, alerts: &[&Alert]) -> Result<Receipt, Failure> {
         let mut body = message(alerts);
         let mut headers = http::content("application/json; charset=utf-8");
-        let incident = identity(text::worst(alerts));
+        let worst = text::worst(alerts);
+        let incident = identity(worst);
         let url = match (&self.config.url_file, &self.config.token_file) {
             (Some(path), _) => webhook::url_from(path)?,
             (None, token) => {
                 http::bearer(&mut headers, "Bearer", token.as_deref())?;
                 body["channel"] = self.config.channel.clone().into();
-                if let Some((thread, _)) = self.threads.get(&incident) {
-                    body["thread_ts"] = thread.clone().into();
-                    body["reply_broadcast"] = (text::worst(alerts).status == Status::New).into();
+                if let Some(thread) = self.threads.get(&incident) {
+                    body["thread_ts"] = thread.into();
+                    body["reply_broadcast"] = (worst.status == Status::New).into();
                 }
                 let api = format!("{}/chat.postMessage", self.config.api_url.trim_end_matches('/'));
                 http::parse(&api).map_err(Failure::retry)?
@@ -144,20 +161,19 @@ impl Slack {
         if self.config.token_file.is_none() {
             verdict(&answer)?;
         } else {
-            let posted = bot_verdict(&answer)?;
-            self.remember(incident, posted);
+            let posted = bot_verdict(&answer).inspect_err(|_| {
+                // Somebody deleted or locked it: what goes on begins another.
+                if THREAD_GONE.iter().any(|gone| answer.body.contains(gone)) {
+                    self.threads.end(&incident);
+                }
+            })?;
+            match worst.status {
+                Status::Resolved => self.threads.end(&incident),
+                _ => self.threads.used(&incident, &posted),
+            }
+            self.threads.keep().await;
         }
         Ok(Receipt(answer.told()))
-    }
-
-    fn remember(&mut self, incident: String, message: String) {
-        let thread = self.threads.get(&incident).map_or(message, |(thread, _)| thread.clone());
-        self.threads.insert(incident, (thread, Instant::now()));
-        if self.threads.len() > THREADS
-            && let Some(oldest) = self.threads.iter().min_by_key(|(_, (_, used))| *used).map(|(key, _)| key.clone())
-        {
-            self.threads.remove(&oldest);
-        }
     }
 }
 
@@ -167,6 +183,7 @@ fn verdict(answer: &http::Answer) -> Result<(), Failure> {
         return Err(Failure::reject(format_args!("{}; make a new incoming webhook", answer.told())));
     }
     answer.verdict()?;
+    answer.complete()?;
     if answer.body.trim() == "ok" { Ok(()) } else { Err(Failure::reject(answer.told())) }
 }
 
@@ -174,6 +191,7 @@ fn verdict(answer: &http::Answer) -> Result<(), Failure> {
 /// this channel are final.
 fn bot_verdict(answer: &http::Answer) -> Result<String, Failure> {
     answer.verdict()?;
+    answer.complete()?;
     let body: Value = serde_json::from_str(answer.body.trim()).unwrap_or_default();
     if body["ok"] == true {
         return Ok(body["ts"].as_str().unwrap_or_default().to_owned());
@@ -221,14 +239,40 @@ fn plain_text(text: &str, max: usize) -> Value {
     json!({ "type": "plain_text", "text": cap(&visible(text), max), "emoji": false })
 }
 
-/// A titled section. Lines stay lines; nothing in them is markup.
+/// A piece of rich text. Slack shows its characters as they are: a link or a mention would be another kind of element.
+fn rich(text: &str, max: usize, bold: bool) -> Value {
+    let text = if text.trim().is_empty() { "-" } else { text };
+    let mut piece = json!({ "type": "text", "text": cap(text, max) });
+    if bold {
+        piece["style"] = json!({ "bold": true });
+    }
+    piece
+}
+
+fn rich_block(elements: Vec<Value>) -> Value {
+    json!({ "type": "rich_text", "elements": elements })
+}
+
+/// A line of pieces.
+fn rich_line(pieces: Vec<Value>) -> Value {
+    json!({ "type": "rich_text_section", "elements": pieces })
+}
+
+/// A titled section. Lines stay lines, commands stand apart, to be copied; nothing in them is markup.
 fn section(title: &str, lines: &[String]) -> Option<Value> {
-    let lines: Vec<String> = lines.iter().flat_map(|l| l.lines()).map(|l| visible(l).into_owned()).collect();
-    let body = lines.join("\n");
-    let text = format!("{title}\n{}", body.trim());
-    let section = json!({ "type": "section",
-        "text": { "type": "plain_text", "text": cap(&text, PROSE), "emoji": false } });
-    (!body.trim().is_empty()).then_some(section)
+    let lines: Vec<String> = lines.iter().flat_map(|l| l.lines()).map(|l| visible(l).trim_end().to_owned()).collect();
+    let (commands, prose): (Vec<&str>, Vec<&str>) =
+        lines.iter().map(String::as_str).filter(|l| !l.trim().is_empty()).partition(|l| text::is_command(l));
+    let mut first = vec![rich(title, 100, true)];
+    let prose = (!prose.is_empty()).then(|| prose.join("\n"));
+    if commands.is_empty() {
+        first.push(rich(&format!("\n{}", prose?), PROSE, false));
+        return Some(rich_block(vec![rich_line(first)]));
+    }
+    let commands = rich(&commands.join("\n"), PROSE, false);
+    let mut elements = vec![rich_line(first), json!({ "type": "rich_text_preformatted", "elements": [commands] })];
+    elements.extend(prose.map(|prose| rich_line(vec![rich(&prose, PROSE, false)])));
+    Some(rich_block(elements))
 }
 
 fn emblem(level: Level) -> &'static str {
@@ -244,13 +288,20 @@ fn emblem(level: Level) -> &'static str {
 /// The message for a notice: at most ten blocks, every limit of Block Kit kept.
 fn message(alerts: &[&Alert]) -> Value {
     let (alert, words) = (text::worst(alerts), text::message(alerts));
-    let header = format!("{} {}", emblem(alert.level), words.headline);
-    let facts = words.facts.iter().filter(|(label, _)| !matches!(*label, "Rule" | "Alert")).take(FIELDS);
-    let fields: Vec<Value> = facts.map(|(label, value)| plain_text(&format!("{label}: {value}"), FIELD)).collect();
+    let emblem = if alert.status == Status::Resolved { "⬜" } else { emblem(alert.level) };
+    let header = format!("{emblem} {}", words.headline);
+    let shown = words.facts.iter().filter(|(label, _)| !matches!(*label, "Rule" | "Alert")).take(FIELDS);
+    let mut facts = Vec::new();
+    for (at, (label, value)) in shown.enumerate() {
+        // Sections that follow each other would stand in one line: one section, and the line breaks are its own.
+        let line = if at == 0 { "" } else { "\n" };
+        facts.push(rich(&format!("{line}{label}: "), 100, true));
+        facts.push(rich(&visible(value), FIELD, false));
+    }
     let mut blocks = vec![
         json!({ "type": "header", "text": plain_text(&header, HEADER) }),
-        json!({ "type": "section", "text": plain_text(&words.summary, 1000) }),
-        json!({ "type": "section", "fields": fields }),
+        rich_block(vec![rich_line(vec![rich(&visible(&words.summary), 1000, false)])]),
+        rich_block(vec![rich_line(facts)]),
     ];
     blocks.extend(section("Why it is unusual", &words.unusual));
     blocks.extend(section("Why it matters", std::slice::from_ref(&words.why)));
@@ -272,7 +323,6 @@ fn message(alerts: &[&Alert]) -> Value {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use reqwest::StatusCode;
 
     use super::*;
     use crate::output::sample;
@@ -299,14 +349,15 @@ mod tests {
         texts(&message, &mut found);
         let all: Vec<_> = found.iter().map(|(_, t)| *t).collect();
         assert_eq!(all[0], "🟧 HIGH Shell opened in a pod");
+        let all = all.join("|");
         for part in [
-            "Who: alice (human)",
-            "From: 203.0.113.7",
-            "Right: RoleBinding shop/devs",
-            "Outcome: allowed (101)",
-            "Do next\nlapwing show a1b2c3d4\nkubectl -n shop get pod web-1 -o yaml\nAsk alice whether this was planned",
+            "Who: |alice (human)|\nWhat: |",
+            "From: |203.0.113.7|",
+            "Right: |RoleBinding shop/devs|",
+            "Outcome: |allowed (101)|",
+            "Do next|lapwing show a1b2c3d4\nkubectl -n shop get pod web-1 -o yaml|Ask alice whether this was planned|",
         ] {
-            assert!(all.contains(&part), "{part}: {all:#?}");
+            assert!(all.contains(part), "{part}: {all}");
         }
     }
 
@@ -316,7 +367,10 @@ mod tests {
         let message = message(&[&sample::hostile(evil)]);
         let mut found = Vec::new();
         texts(&message, &mut found);
-        assert!(found.iter().all(|(kind, _)| *kind == "plain_text"), "{found:?}");
+        assert!(found.iter().all(|(kind, _)| ["plain_text", "text"].contains(kind)), "{found:?}");
+        for kind in ["mrkdwn", "\"link\"", "\"user\"", "\"broadcast\"", "\"emoji\",", "\"url\""] {
+            assert!(!message["blocks"].to_string().contains(kind), "{kind}");
+        }
         assert!(!message["text"].as_str().unwrap().contains('<'));
     }
 
@@ -334,8 +388,10 @@ mod tests {
             prop_assert!(count(&blocks[0]["text"]) <= HEADER);
             for block in blocks {
                 prop_assert!(block.get("text").is_none_or(|t| (1..=SECTION).contains(&count(t))));
-                let fields = block.get("fields").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-                prop_assert!(fields.len() <= FIELDS && fields.iter().all(|f| (1..=2000).contains(&count(f))));
+                for line in block["elements"].as_array().into_iter().flatten() {
+                    let pieces = line["elements"].as_array().into_iter().flatten();
+                    prop_assert!(pieces.clone().all(|p| (1..=SECTION).contains(&count(p))), "{}", line);
+                }
             }
             let mut all = Vec::new();
             texts(&message, &mut all);
@@ -345,12 +401,7 @@ mod tests {
 
     #[test]
     fn slack_says_no_in_many_ways() {
-        let answer = |status, body: &str| http::Answer {
-            status: StatusCode::from_u16(status).unwrap(),
-            retry_after: None,
-            body: body.to_owned(),
-            bytes: Vec::new(),
-        };
+        let answer = http::Answer::of;
         assert!(verdict(&answer(200, "ok")).is_ok());
         assert_eq!(bot_verdict(&answer(200, r#"{"ok":true,"ts":"17.1"}"#)).unwrap(), "17.1");
         for (error, gone) in [("channel_not_found", true), ("invalid_auth", false), ("fatal_error", false)] {

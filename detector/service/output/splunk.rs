@@ -123,6 +123,9 @@ impl Splunk {
         let url = http::join(&self.config.url, "services/collector/event")?;
         let answer = self.client.post(&url, self.headers()?, body.into_bytes()).await?;
         let said: Value = serde_json::from_str(&answer.body).unwrap_or_default();
+        if answer.status.is_success() {
+            answer.complete()?;
+        }
         verdict(&answer, &said, alerts.len(), self.config.acknowledge)?;
         if !self.config.acknowledge {
             return Ok(Receipt(answer.told()));
@@ -205,17 +208,10 @@ fn verdict(answer: &http::Answer, said: &Value, count: usize, acknowledge: bool)
 
 #[cfg(test)]
 mod tests {
-    use reqwest::StatusCode;
-
     use super::*;
 
     fn said(status: u16, body: &str, acknowledge: bool) -> Result<(), Failure> {
-        let answer = http::Answer {
-            status: StatusCode::from_u16(status).unwrap(),
-            retry_after: None,
-            body: body.to_owned(),
-            bytes: Vec::new(),
-        };
+        let answer = http::Answer::of(status, body);
         verdict(&answer, &serde_json::from_str(body).unwrap_or_default(), 4, acknowledge)
     }
 

@@ -4,13 +4,14 @@
 
 use std::path::{Path, PathBuf};
 
-use lapwing_engine::alert::{Alert, Level};
+use lapwing_engine::alert::{Alert, Level, Status};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::encode::{cap, json_line, visible};
 use super::{Failure, Receipt, Retry, http, text, tls, webhook};
+use crate::config::HumanDuration;
 
 /// Teams takes 28 KB.
 const MAX_BYTES: usize = 26_000;
@@ -32,8 +33,12 @@ pub struct Config {
     pub url_file: PathBuf,
     /// Most messages a minute (1 to 600); what comes faster is told together.
     pub max_per_minute: Option<u32>,
+    /// Told as resolved when nothing came of it for so long. Default: never.
+    pub resolve_after: Option<HumanDuration>,
     /// How to trust the receiver.
     pub tls: tls::Config,
+    /// Longest time for one request, in seconds (1 to 300).
+    pub timeout_seconds: http::Timeout,
 }
 
 impl Config {
@@ -51,6 +56,7 @@ impl Config {
         if self.url_file.as_os_str().is_empty() {
             found.push("urlFile is missing; expected a file with the address of the workflow".to_owned());
         }
+        found.extend(self.timeout_seconds.problem());
         found
     }
 }
@@ -64,7 +70,7 @@ pub struct Teams {
 impl Teams {
     pub fn new(config: &Config) -> Result<Self, String> {
         webhook::url_from(&config.url_file).map_err(|e| e.to_string())?;
-        let client = http::Client::checked(&config.tls, http::Timeout::default().get())?;
+        let client = http::Client::checked(&config.tls, config.timeout_seconds.get())?;
         Ok(Self { url_file: config.url_file.clone(), client })
     }
 
@@ -80,6 +86,7 @@ impl Teams {
 /// The retired connectors answer 200 and say in the body that they failed.
 fn verdict(answer: &http::Answer) -> Result<(), Failure> {
     answer.verdict()?;
+    answer.complete()?;
     let failed = answer.body.contains("delivery failed") || answer.body.contains("HTTP error 4");
     if answer.body.contains("HTTP error 429") {
         return Err(Failure::Retry { reason: answer.told(), after: answer.retry_after });
@@ -117,23 +124,32 @@ fn section(body: &mut Vec<Value>, title: &str, lines: &[String], max: usize) {
     if lines.is_empty() {
         return;
     }
-    body.push(block(vec![bold(title, 100)]));
+    let mut title = block(vec![bold(title, 100)]);
+    title["spacing"] = "medium".into();
+    body.push(title);
     for line in lines.into_iter().take(LINES) {
         let mut run = run(line, max);
         if text::is_command(line) {
             run["fontType"] = "monospace".into();
         }
-        body.push(block(vec![run]));
+        body.push(close(block(vec![run])));
     }
 }
 
-fn card(words: &text::Words, level: Level, max: usize) -> Value {
+/// Right below what stands above it.
+fn close(mut block: Value) -> Value {
+    block["spacing"] = "none".into();
+    block
+}
+
+fn card(words: &text::Words, colour: &str, max: usize) -> Value {
     let mut headline = bold(&words.headline, max);
     headline["size"] = "large".into();
-    headline["color"] = colour(level).into();
+    headline["color"] = colour.into();
     let mut body = vec![block(vec![headline]), block(vec![run(&words.summary, max)])];
-    for (label, value) in &words.facts {
-        body.push(block(vec![bold(&format!("{label}: "), 100), run(value, max)]));
+    for (at, (label, value)) in words.facts.iter().enumerate() {
+        let fact = block(vec![bold(&format!("{label}: "), 100), run(value, max)]);
+        body.push(if at == 0 { fact } else { close(fact) });
     }
     section(&mut body, "Why it is unusual", &words.unusual, max);
     section(&mut body, "Why it matters", std::slice::from_ref(&words.why), max);
@@ -150,8 +166,9 @@ fn card(words: &text::Words, level: Level, max: usize) -> Value {
 
 /// The message for a notice, in at most [`MAX_BYTES`]: what is least needed goes first.
 fn message(alerts: &[&Alert]) -> String {
-    let (mut words, level) = (text::message(alerts), text::worst(alerts).level);
-    let write = |words: &text::Words, max| json_line(&card(words, level, max)).unwrap_or_default();
+    let (mut words, worst) = (text::message(alerts), text::worst(alerts));
+    let colour = if worst.status == Status::Resolved { "default" } else { colour(worst.level) };
+    let write = |words: &text::Words, max| json_line(&card(words, colour, max)).unwrap_or_default();
     let mut text = write(&words, 1000);
     let steps: [fn(&mut text::Words); 4] = [
         |w| w.false_positives.clear(),
@@ -177,7 +194,6 @@ fn message(alerts: &[&Alert]) -> String {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use reqwest::StatusCode;
 
     use super::*;
     use crate::output::sample;
@@ -237,12 +253,7 @@ mod tests {
 
     #[test]
     fn teams_says_no_in_a_200() {
-        let answer = |status, body: &str| http::Answer {
-            status: StatusCode::from_u16(status).unwrap(),
-            retry_after: None,
-            body: body.to_owned(),
-            bytes: Vec::new(),
-        };
+        let answer = http::Answer::of;
         assert!(verdict(&answer(202, "")).is_ok() && verdict(&answer(200, "1")).is_ok());
         let failed = "Webhook message delivery failed with error: Microsoft Teams endpoint returned HTTP error ";
         assert!(matches!(verdict(&answer(200, &format!("{failed}429"))), Err(Failure::Retry { .. })));

@@ -138,6 +138,18 @@ fn unlinked(text: &str) -> String {
 pub fn message(alerts: &[&Alert]) -> Words {
     let worst = worst(alerts);
     let mut words = words(worst);
+    if worst.status == Status::Resolved {
+        let quiet = worst.last.format("%Y-%m-%d %H:%M:%S UTC");
+        words.summary = format!(
+            "Nothing more came of it since {quiet}; that is no proof that it is over. It was: {}",
+            words.summary
+        );
+        // Said when it was told; now it only has to be recognised.
+        words.unusual.clear();
+        words.false_positives.clear();
+        words.next_steps.clear();
+        words.why = String::new();
+    }
     if worst.status != Status::Test {
         words.next_steps.insert(0, format!("lapwing show {}", short(&worst.id)));
     }

@@ -17,6 +17,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Failure, Receipt, Retry, encode, http, record, secret, tls};
+use crate::config::HumanDuration;
 
 /// Settings of an output of type `webhook`.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -39,6 +40,8 @@ pub struct Config {
     pub token_file: Option<PathBuf>,
     /// How the body is written: `json`, or `ocsf`.
     pub format: record::Format,
+    /// Told as resolved when nothing came of it for so long. Default: never.
+    pub resolve_after: Option<HumanDuration>,
     /// How to trust the receiver.
     pub tls: tls::Config,
     /// Longest time for one request, in seconds (1 to 300).

@@ -15,7 +15,7 @@ const PARTITIONS: i32 = 3;
 /// A detector with a configuration of its own and storage it shares.
 fn sharded(dir: &std::path::Path, shared: &std::path::Path, broker: &Broker) -> Daemon {
     let source = format!(
-        "name: events, brokers: [\"{}\"], group: detectors, shards: true, properties: {{ session.timeout.ms: \"6000\" }}",
+        "name: events, brokers: [\"{}\"], group: detectors, shards: true, properties: {{ session.timeout.ms: \"10000\" }}",
         broker.address()
     );
     let daemon = detector(dir, &[source]);
@@ -45,7 +45,7 @@ fn told(daemons: &[&Daemon]) -> BTreeMap<String, BTreeSet<String>> {
 
 #[track_caller]
 fn each_once(daemons: &[&Daemon], sent: usize) {
-    let deadline = Instant::now() + Duration::from_secs(90);
+    let deadline = Instant::now() + Duration::from_secs(240);
     loop {
         let told = told(daemons);
         assert!(told.values().all(|ids| ids.len() == 1), "told twice: {told:?}");

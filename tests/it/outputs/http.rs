@@ -1,8 +1,7 @@
 //! Webhook and Slack against an HTTP receiver that answers from a script, alone and behind a worker.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
-use std::path::Path;
+use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -13,24 +12,22 @@ use bytes::Bytes;
 use hmac::{Hmac, Mac};
 use http_body_util::{BodyExt, Either, Full};
 use hyper::body::{Body, Frame};
-use hyper::header::{HeaderMap, LOCATION, RETRY_AFTER};
+use hyper::header::{ETAG, HeaderMap, LOCATION, RETRY_AFTER};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use lapwing::metrics::Metrics;
 use lapwing::output::dead::{DeadLetter, DeadLetters};
-use lapwing::output::metrics::Meter;
-use lapwing::output::worker::{AlertSource, Next, Worker};
+use lapwing::output::worker::AlertSource;
 use lapwing::output::{Config, Failure, Output};
 use lapwing_engine::alert::Alert;
 use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
+use super::working::{Memory, Working};
 use super::{Certificates, alert, config, evil, lines, until};
 
 /// One answer of the script. When it is used up, everything is `Ok`.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub enum Say {
     Ok,
     Status(u16),
@@ -44,26 +41,65 @@ pub enum Say {
     Hang,
     /// Never stops answering.
     Flood,
+    /// Closes the connection without an answer.
+    Close,
+    /// 200, and the connection breaks in the middle of the body.
+    Cut,
+    /// 200, and nothing behind the headers.
+    Stall,
 }
 
-/// A body without end.
-struct Endless;
+/// A body that does not end well.
+enum Odd {
+    Endless,
+    /// Breaks, once its beginning is on its way.
+    Broken(Option<Pin<Box<tokio::time::Sleep>>>),
+    Silent,
+}
 
-impl Body for Endless {
+impl Body for Odd {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = io::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[b'x'; 4096])))))
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        match &mut *self {
+            Self::Endless => Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[b'x'; 4096]))))),
+            Self::Broken(Some(pause)) => {
+                pause.as_mut().poll(cx).map(|()| Some(Err(io::ErrorKind::ConnectionReset.into())))
+            }
+            Self::Broken(begin) => {
+                *begin = Some(Box::pin(tokio::time::sleep(Duration::from_millis(50))));
+                Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"ok")))))
+            }
+            Self::Silent => Poll::Pending,
+        }
     }
 }
+
+/// What a receiver says to a path and a body when its script says nothing: status and body.
+pub type Good = fn(&str, &[u8]) -> (u16, String);
 
 pub struct Got {
     at: Instant,
     headers: HeaderMap,
     path: String,
     body: Bytes,
+    /// All of a good answer was on its way.
     taken: bool,
+    /// The status said yes, whatever followed.
+    yes: bool,
+}
+
+impl Got {
+    /// The body, decompressed.
+    pub fn plain(&self) -> Vec<u8> {
+        if self.headers.get("content-encoding").is_none() {
+            return self.body.to_vec();
+        }
+        let mut plain = Vec::new();
+        std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&self.body[..]), &mut plain).unwrap();
+        plain
+    }
 }
 
 /// An HTTP receiver that answers from a script.
@@ -71,6 +107,9 @@ pub struct Got {
 pub struct Receiver {
     script: Arc<Mutex<VecDeque<Say>>>,
     got: Arc<Mutex<Vec<Got>>>,
+    good: Option<Good>,
+    /// What a path contains to which the script does not apply.
+    aside: Option<&'static str>,
 }
 
 impl Receiver {
@@ -83,17 +122,35 @@ impl Receiver {
         Self::saying(&vec![Say::Status(status); 1000])
     }
 
+    /// With `good` as what it says when all is well, and `aside` for paths the script does not apply to.
+    pub fn well(good: Good, aside: Option<&'static str>) -> Self {
+        Self { good: Some(good), aside, ..Self::default() }
+    }
+
+    /// What it says next.
+    pub fn say(&self, say: Say) {
+        self.script.lock().unwrap().push_back(say);
+    }
+
+    /// Whether the script is used up.
+    pub fn said_all(&self) -> bool {
+        self.script.lock().unwrap().is_empty()
+    }
+
+    /// The bodies of the requests it took and said so, decompressed.
+    pub fn taken_bodies(&self) -> Vec<Vec<u8>> {
+        self.got.lock().unwrap().iter().filter(|g| g.taken).map(Got::plain).collect()
+    }
+
     /// The bodies it got, in order, decompressed.
     pub fn bodies(&self) -> Vec<Vec<u8>> {
-        let read = |got: &Got| {
-            if got.headers.get("content-encoding").is_none() {
-                return got.body.to_vec();
-            }
-            let mut plain = Vec::new();
-            std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&got.body[..]), &mut plain).unwrap();
-            plain
-        };
-        self.got.lock().unwrap().iter().map(read).collect()
+        self.got.lock().unwrap().iter().map(Got::plain).collect()
+    }
+
+    /// Paths and bodies of the requests whose status said yes.
+    pub fn put(&self) -> Vec<(String, Vec<u8>)> {
+        let got = self.got.lock().unwrap();
+        got.iter().filter(|g| g.yes).map(|g| (g.path.clone(), g.plain())).collect()
     }
 
     /// Paths asked for, in order.
@@ -109,13 +166,20 @@ impl Receiver {
 
     /// Serves on loopback until the runtime of the test ends.
     pub async fn serve(&self, tls: Option<Arc<rustls::ServerConfig>>) -> u16 {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        self.serve_at(0, tls).await.0
+    }
+
+    /// As [`Self::serve`], at this port, until the task is aborted.
+    pub async fn serve_at(&self, port: u16, tls: Option<Arc<rustls::ServerConfig>>) -> (u16, tokio::task::AbortHandle) {
+        let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let receiver = self.clone();
-        tokio::spawn(async move {
+        let task = tokio::spawn(async move {
+            // Connections end with the listener.
+            let mut connections = tokio::task::JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 let (receiver, tls) = (receiver.clone(), tls.clone());
-                tokio::spawn(async move {
+                connections.spawn(async move {
                     let service = hyper::service::service_fn(move |r| receiver.clone().answer(r));
                     let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
                     // A client that gives up is part of the tests.
@@ -129,28 +193,38 @@ impl Receiver {
                 });
             }
         });
-        port
+        (port, task.abort_handle())
     }
 
-    async fn answer(
-        self,
-        request: Request<hyper::body::Incoming>,
-    ) -> Result<Response<Either<Full<Bytes>, Endless>>, Infallible> {
+    async fn answer(self, request: Request<hyper::body::Incoming>) -> io::Result<Response<Either<Full<Bytes>, Odd>>> {
         let (parts, body) = request.into_parts();
-        let body = body.collect().await.unwrap().to_bytes();
-        let say = self.script.lock().unwrap().pop_front().unwrap_or(Say::Ok);
-        let taken = matches!(say, Say::Ok | Say::Flood);
+        let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
         let path = parts.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
-        self.got.lock().unwrap().push(Got { at: Instant::now(), headers: parts.headers, path, body, taken });
-        let answer = Response::builder();
+        let aside = self.aside.is_some_and(|aside| path.contains(aside));
+        let scripted = if aside { None } else { self.script.lock().unwrap().pop_front() };
+        let say = scripted.unwrap_or(Say::Ok);
+        let taken = matches!(say, Say::Ok | Say::Flood) && !aside;
+        let yes = taken || matches!(say, Say::Cut | Say::Stall);
+        let got = Got { at: Instant::now(), headers: parts.headers, path, body, taken, yes };
+        let good = self.good.map(|good| good(&got.path, &got.plain()));
+        self.got.lock().unwrap().push(got);
+        // Object stores name what they have.
+        let answer = Response::builder().header(ETAG, "\"x\"");
+        let odd = |body| Ok(Response::builder().header(ETAG, "\"x\"").body(Either::Right(body)).unwrap());
         let answer = match say {
-            Say::Ok => answer.body("ok".into()),
+            Say::Ok => {
+                let (status, body) = good.unwrap_or((200, "ok".to_owned()));
+                answer.status(status).body(body.into())
+            }
             Say::Body(text) => answer.body(text.into()),
             Say::With(status, text) => answer.status(status).body(text.into()),
             Say::Status(status) => answer.status(status).body("no, because".into()),
             Say::Wait(seconds) => answer.status(429).header(RETRY_AFTER, seconds).body("slow down".into()),
             Say::Redirect => answer.status(307).header(LOCATION, "/elsewhere").body(Full::default()),
-            Say::Flood => return Ok(answer.body(Either::Right(Endless)).unwrap()),
+            Say::Flood => return odd(Odd::Endless),
+            Say::Close => return Err(io::ErrorKind::ConnectionAborted.into()),
+            Say::Cut => return odd(Odd::Broken(None)),
+            Say::Stall => return odd(Odd::Silent),
             Say::Hang => std::future::pending().await,
         };
         Ok(answer.unwrap().map(Either::Left))
@@ -177,67 +251,6 @@ fn webhook(port: u16, more: Value) -> Config {
         "timeoutSeconds": 1, "retry": { "maxWaitSeconds": 1 } });
     settings.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     config(settings)
-}
-
-/// An alert journal in memory. Wakes the test when everything is done.
-#[derive(Clone)]
-struct Memory {
-    alerts: Arc<Vec<Alert>>,
-    state: Arc<Mutex<(usize, u64)>>,
-}
-
-impl Memory {
-    fn of(count: usize) -> Self {
-        let alerts = (1..=count).map(|n| if n % 2 == 0 { evil(&n.to_string()) } else { alert(&n.to_string()) });
-        Self { alerts: Arc::new(alerts.collect()), state: Arc::default() }
-    }
-
-    async fn finished(&self) {
-        until(
-            || "the worker to finish".to_owned(),
-            || (self.state.lock().unwrap().1 == self.alerts.len() as u64).then_some(()),
-        )
-        .await;
-    }
-}
-
-impl AlertSource for Memory {
-    fn next(&mut self, _wait: Duration) -> std::io::Result<Next> {
-        let mut state = self.state.lock().unwrap();
-        let Some(alert) = self.alerts.get(state.0) else { return Ok(Next::Idle) };
-        state.0 += 1;
-        Ok(Next::Alert { position: state.0 as u64, alert: Box::new(alert.clone()) })
-    }
-
-    fn done(&mut self, position: u64) -> std::io::Result<()> {
-        self.state.lock().unwrap().1 = position;
-        Ok(())
-    }
-
-    fn pending(&self) -> u64 {
-        self.alerts.len() as u64 - self.state.lock().unwrap().1
-    }
-}
-
-/// A worker at work; ends with the test.
-struct Working {
-    stop: CancellationToken,
-    task: tokio::task::JoinHandle<Result<(), lapwing::output::worker::WorkerError>>,
-}
-
-impl Working {
-    fn start(config: &Config, memory: &Memory, dir: &Path) -> Self {
-        std::fs::create_dir_all(dir.join("outputs")).unwrap();
-        let stop = CancellationToken::new();
-        let meter = Meter::new(std::sync::Arc::new(Metrics::new([""; 0])), config.name());
-        let worker = Worker::new(config, Output::new(config).unwrap(), dir, meter, stop.clone());
-        Self { stop, task: tokio::spawn(worker.run(memory.clone())) }
-    }
-
-    async fn end(self) {
-        self.stop.cancel();
-        self.task.await.unwrap().unwrap();
-    }
 }
 
 #[tokio::test]
@@ -300,6 +313,26 @@ async fn what_is_refused_for_good_becomes_a_dead_letter() {
     assert_eq!((letters.len(), letter.tries, letter.alert.unwrap().id.as_str()), (1, 3, "1"));
     assert_eq!(letter.reason, "413 Payload Too Large: no, because");
     assert_eq!(receiver.got.lock().unwrap().len(), 4, "a redirect is not followed");
+}
+
+#[tokio::test]
+async fn quiet_is_told_once_even_by_the_next_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let receiver = Receiver::default();
+    let config = webhook(receiver.serve(None).await, json!({ "resolveAfter": "2s" }));
+    let memory = Memory::of(1);
+    let working = Working::start(&config, &memory, dir.path());
+    memory.finished().await;
+    working.end().await;
+    assert_eq!(receiver.taken(), ["1"]);
+    let working = Working::start(&config, &memory, dir.path());
+    until(|| "the quiet to be told".to_owned(), || (receiver.taken().len() > 1).then_some(())).await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    working.end().await;
+    let told: Vec<Alert> = receiver.bodies().iter().map(|b| serde_json::from_slice(b).unwrap()).collect();
+    let statuses: Vec<_> = told.iter().map(|a| (a.id.as_str(), a.status.as_str())).collect();
+    assert_eq!(statuses, [("1", "new"), ("1", "resolved")]);
+    assert_eq!(receiver.header("webhook-id"), ["1.new", "1.resolved"]);
 }
 
 #[tokio::test]

@@ -24,7 +24,19 @@ impl Smtp {
     }
 
     async fn start_in(dir: tempfile::TempDir, mode: &str, answers: &[&str]) -> Self {
+        Self::start_showing(dir, mode, answers, |files| &files.cert).await
+    }
+
+    /// `shown`: the certificate it has.
+    async fn start_showing(
+        dir: tempfile::TempDir,
+        mode: &str,
+        answers: &[&str],
+        shown: fn(&Certificates) -> &PathBuf,
+    ) -> Self {
         let certificates = Certificates::make(dir.path());
+        let cert = std::fs::read(shown(&certificates)).unwrap();
+        std::fs::write(&certificates.cert, cert).unwrap();
         let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/it/servers/smtp.py");
         let python = std::env::var("LAPWING_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
         let installed = Command::new(&python).args(["-c", "import aiosmtpd"]).stderr(Stdio::null()).status();
@@ -158,5 +170,12 @@ async fn without_a_trusted_session_nothing_is_sent() {
         let told = reason(&server.output(json!({ "security": mode, "tls": tls })).deliver(&[&alert("1")]).await, true);
         assert!(told.contains("certificate"), "{told}");
         assert_eq!(server.mails().len(), 0);
+        let wrong: [fn(&Certificates) -> &PathBuf; 3] = [|f| &f.foreign, |f| &f.elsewhere, |f| &f.expired];
+        for shown in wrong {
+            let server = Smtp::start_showing(tempfile::tempdir().unwrap(), mode, &[], shown).await;
+            let told = reason(&server.output(json!({ "security": mode })).deliver(&[&alert("1")]).await, true);
+            assert!(told.contains("certificate"), "{told}");
+            assert_eq!(server.mails().len(), 0);
+        }
     }
 }

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::http::{Receiver, Say};
 use super::{EVIL, Server, alert, config, evil, lines, until};
 
-fn python(script: &str) -> Command {
+pub fn python(script: &str) -> Command {
     let python = std::env::var("LAPWING_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let mut command = Command::new(python);
     command.arg(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/it/servers").join(script));
@@ -65,6 +65,15 @@ async fn otlp_is_what_the_projects_own_messages_read() {
     }
     output.deliver(&[&said("6", "BUSY")]).await.unwrap();
     assert_eq!(records(dir.path()).len(), 4);
+
+    // From the rejection on each goes by itself: only what is rejected is a dead letter, and what is busy is waited for.
+    match output.deliver(&[&alert("7"), &said("8", "REJECT"), &alert("9")]).await {
+        Err(Failure::Partial { refused, again, .. }) => {
+            assert_eq!((refused.len(), refused[0].0, again.len()), (1, 1, 0), "{refused:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(records(dir.path()).len(), 6);
 }
 
 #[tokio::test]

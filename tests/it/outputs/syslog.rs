@@ -257,6 +257,15 @@ async fn a_receiver_with_a_foreign_certificate_gets_nothing() {
     }
     deliver(json!({ "ca": certificates.ca })).await.unwrap();
     assert_eq!(wait_for(dir.path(), 1).await.len(), 1);
+
+    let dir = tempfile::tempdir().unwrap();
+    let mut certificates = Certificates::make(dir.path());
+    certificates.cert = certificates.expired.clone();
+    let server = Rsyslog::start(dir.path(), 0, Some(&certificates)).await;
+    let settings = json!({ "type": "syslog", "name": "siem", "address": format!("localhost:{}", server.port),
+        "tls": { "ca": certificates.ca } });
+    let answer = Output::new(&config(settings)).unwrap().deliver(&[&alert("1")]).await;
+    assert!(matches!(&answer, Err(Failure::Retry { reason, .. }) if reason.contains("certificate")), "{answer:?}");
 }
 
 #[tokio::test]

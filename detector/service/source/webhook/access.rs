@@ -2,7 +2,8 @@
 //! when those change.
 //!
 //! The cluster comes from the credential. The path may repeat it, the body is never asked. Services that can send no
-//! `Authorization` show their token otherwise: Firehose in its access key, Pub/Sub as `?token=` behind the path.
+//! `Authorization` show their token otherwise: Firehose in its access key, Pub/Sub as `?token=` behind the path,
+//! or in an identity token that Google signed.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use rustls::pki_types::CertificateDer;
 use tokio_util::sync::CancellationToken;
 
 use super::config::{Config, is_cluster_name};
+use super::oidc::{Issuer, Unproven};
 use crate::http::certificate;
 use crate::http::keys::{self, Files, LoadError, Tokens, bearer};
 use crate::http::listen::{Peer, Terms};
@@ -30,6 +32,10 @@ pub enum Denied {
     NoCredential,
     #[error("the bearer token is not known here; compare it with the cluster's tokenFile")]
     UnknownToken,
+    #[error("the bearer token is none this webhook knows, and no identity token: {0}")]
+    Unproven(#[from] Unproven),
+    #[error("no cluster has the identity `{email}` with the audience {audiences:?}; compare them with its `identity`")]
+    UnknownIdentity { email: String, audiences: Vec<String> },
     #[error("no cluster lists a name of this client certificate in clientNames; its names are {0:?}")]
     UnknownCertificate(Vec<String>),
     #[error("the credentials belong to two clusters, `{0}` and `{1}`")]
@@ -48,7 +54,8 @@ impl Denied {
     /// The HTTP status: 401 asks for a credential, 403 says that it does not help.
     pub const fn code(&self) -> u16 {
         match self {
-            Self::NoCredential | Self::UnknownToken => 401,
+            Self::Unproven(Unproven::NoKeys) => 503,
+            Self::NoCredential | Self::UnknownToken | Self::Unproven(_) => 401,
             _ => 403,
         }
     }
@@ -59,6 +66,8 @@ pub struct Access {
     config: Config,
     base: PathBuf,
     now: RwLock<Arc<State>>,
+    /// `None` where no cluster has an identity.
+    issuer: Option<Issuer>,
 }
 
 struct State {
@@ -75,7 +84,17 @@ impl Access {
     /// Reads every file `config` names, relative to `base`. `config` must have passed [`Config::check`].
     pub fn load(config: Config, base: &Path) -> Result<Self, LoadError> {
         let state = State::load(&config, base)?;
-        Ok(Self { config, base: base.to_owned(), now: RwLock::new(Arc::new(state)) })
+        let issuer =
+            config.clusters.iter().any(|c| c.identity.is_some()).then(|| Issuer::new(config.oidc.clone(), base));
+        Ok(Self { config, base: base.to_owned(), now: RwLock::new(Arc::new(state)), issuer })
+    }
+
+    /// Keeps the keys of identity tokens fresh. Runs for ever.
+    pub async fn keep_keys(&self) {
+        match &self.issuer {
+            Some(issuer) => issuer.keep_fresh().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Reads the files again. `Ok(true)` when something changed: new connections use it, old ones end after the
@@ -143,13 +162,28 @@ impl Access {
         let in_query = in_query.map(|token| Cow::from(percent_decode_str(token)));
         let access_key = headers.get(FIREHOSE_KEY).map(HeaderValue::as_bytes);
         let shown = [bearer(headers), access_key, in_query.as_deref()];
-        let mut answers = shown.into_iter().flatten().map(|token| self.token(token));
+        let mut answers = shown.into_iter().flatten().map(|token| match (self.token(token), &self.issuer) {
+            (Err(Denied::UnknownToken), Some(issuer)) if Issuer::looks_like_one(token) => {
+                self.by_identity(issuer, token)
+            }
+            (answer, _) => answer,
+        });
         let first = answers.next()?;
         Some(if first.is_ok() { first } else { answers.find(Result::is_ok).unwrap_or(first) })
     }
 
     fn token(&self, token: &[u8]) -> Result<String, Denied> {
         self.state().tokens.owner(token).map(str::to_owned).ok_or(Denied::UnknownToken)
+    }
+
+    fn by_identity(&self, issuer: &Issuer, token: &[u8]) -> Result<String, Denied> {
+        let proven = issuer.verify(token, chrono::Utc::now().timestamp())?;
+        let is = |i: &super::oidc::Identity| i.email == proven.email && proven.audiences.contains(&i.audience);
+        let found = self.config.clusters.iter().find(|c| c.identity.as_ref().is_some_and(is));
+        found.map(|c| c.name.clone()).ok_or_else(|| Denied::UnknownIdentity {
+            email: shorten(&proven.email),
+            audiences: proven.audiences.iter().take(4).map(|a| shorten(a)).collect(),
+        })
     }
 
     fn certificate(&self, certificate: &CertificateDer<'_>) -> Result<String, Denied> {
@@ -178,7 +212,7 @@ impl State {
         let (tls, expiry) = match &config.tls {
             None => (None, None),
             Some(tls) => {
-                let by_token = config.clusters.iter().any(|c| c.token_file.is_some());
+                let by_token = config.clusters.iter().any(|c| c.token_file.is_some() || c.identity.is_some());
                 let (server, expiry) = keys::server_config(tls, by_token, config.http2, &mut files)?;
                 (Some(Arc::new(server)), expiry)
             }
@@ -201,7 +235,12 @@ mod tests {
     const TOKEN: &str = "0123456789abcdef-a";
 
     fn sender(name: &str) -> Sender {
-        Sender { name: name.into(), client_names: vec![], token_file: Some(format!("{name}.token").into()) }
+        Sender {
+            name: name.into(),
+            client_names: vec![],
+            token_file: Some(format!("{name}.token").into()),
+            identity: None,
+        }
     }
 
     fn access(

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::oidc;
 pub use crate::http::keys::Tls;
 
 /// The audit webhook: API servers POST their audit events here.
@@ -19,6 +20,8 @@ pub struct Config {
     pub tls: Option<Tls>,
     /// Who may send, and as which cluster. A cluster's name never comes from the events.
     pub clusters: Vec<Sender>,
+    /// Where identity tokens come from; of use with `clusters[].identity`.
+    pub oidc: oidc::Config,
     /// Accept events without any credential, on a loopback address without `tls` only. The cluster is then
     /// taken from the path `/audit/v1/<cluster>`. Every process of this machine can forge events: for trials.
     pub insecure_loopback: bool,
@@ -44,6 +47,7 @@ impl Default for Config {
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8443),
             tls: None,
             clusters: Vec::new(),
+            oidc: oidc::Config::default(),
             insecure_loopback: false,
             default_cluster: "default".to_owned(),
             max_body: 64 * 1024 * 1024,
@@ -67,6 +71,9 @@ pub struct Sender {
     /// File of bearer tokens, one a line, of 16 characters or more. Several lines let two tokens overlap in a rotation.
     #[serde(default)]
     pub token_file: Option<PathBuf>,
+    /// The identity whose tokens (OpenID Connect) prove it, as Google Pub/Sub shows them with each push.
+    #[serde(default)]
+    pub identity: Option<oidc::Identity>,
 }
 
 /// What is wrong with a configuration that could be read.
@@ -88,7 +95,7 @@ pub enum Problem {
          or set `insecureLoopback: true` for a trial on this machine"
     )]
     NobodyMaySend,
-    #[error("cluster `{0}` has no way to prove itself; give it `clientNames` or `tokenFile`")]
+    #[error("cluster `{0}` has no way to prove itself; give it `clientNames`, `tokenFile` or `identity`")]
     NoProof(String),
     #[error("cluster `{0}` has `clientNames`, but nothing verifies client certificates; set `tls.clientCa`")]
     NamesWithoutCa(String),
@@ -100,6 +107,12 @@ pub enum Problem {
     ClusterTwice(String),
     #[error("client name `{name}` belongs to cluster `{first}` and to cluster `{second}`; a name decides one cluster")]
     NameTwice { name: String, first: String, second: String },
+    #[error("`identity` of cluster `{0}` has no `email` or no `audience`; both are compared")]
+    HalfIdentity(String),
+    #[error("clusters `{0}` and `{1}` have the same `identity`; give their subscriptions different audiences")]
+    IdentityTwice(String, String),
+    #[error("oidc.{0}")]
+    Oidc(String),
     #[error("client name of cluster `{0}` is empty")]
     EmptyName(String),
     #[error("`{0}` is no cluster name; expected 1 to 63 letters, digits, `.`, `_` or `-`")]
@@ -133,6 +146,16 @@ impl Config {
                 }
             }
         }
+        let identities = self.clusters.iter().filter_map(|c| Some((c, c.identity.as_ref()?)));
+        for (at, (sender, identity)) in identities.clone().enumerate() {
+            if identity.email.is_empty() || identity.audience.is_empty() {
+                problems.push(Problem::HalfIdentity(sender.name.clone()));
+            }
+            if let Some((other, _)) = identities.clone().take(at).find(|(_, i)| *i == identity) {
+                problems.push(Problem::IdentityTwice(other.name.clone(), sender.name.clone()));
+            }
+        }
+        problems.extend(self.oidc.problem().map(Problem::Oidc));
         if names.is_empty() && self.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()) {
             problems.push(Problem::CaWithoutNames);
         }
@@ -171,7 +194,11 @@ impl Config {
         if sender.client_names.iter().any(String::is_empty) {
             problems.push(Problem::EmptyName(name()));
         }
-        if sender.client_names.is_empty() && sender.token_file.is_none() && !self.insecure_loopback {
+        if sender.client_names.is_empty()
+            && sender.token_file.is_none()
+            && sender.identity.is_none()
+            && !self.insecure_loopback
+        {
             problems.push(Problem::NoProof(name()));
         }
         let ca = self.tls.as_ref().and_then(|tls| tls.client_ca.as_ref());
@@ -197,6 +224,7 @@ mod tests {
             name: name.into(),
             client_names: names.iter().map(|n| (*n).to_owned()).collect(),
             token_file: token.then(|| "tokens".into()),
+            identity: None,
         }
     }
 

@@ -8,6 +8,7 @@ mod access;
 mod answer;
 mod body;
 mod config;
+pub mod oidc;
 
 use std::fmt::Display;
 use std::future::Future;
@@ -162,7 +163,7 @@ where
 
     /// Serves until `drain` is cancelled, then stops accepting, finishes what is in hand and returns.
     pub async fn run(self, drain: CancellationToken) {
-        let reload = self.reloader();
+        let (reload, access) = (self.reloader(), Arc::clone(&self.door.access));
         let mut poll = interval_at(Instant::now() + self.poll, self.poll);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let watch = async {
@@ -176,6 +177,7 @@ where
         tokio::select! {
             () = listen::serve(self.tcp, self.door, self.limits, drain) => {}
             () = watch => {}
+            () = access.keep_keys() => {}
         }
     }
 }

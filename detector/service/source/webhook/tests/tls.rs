@@ -94,8 +94,9 @@ fn secured(dir: &Path, pki: &Pki, tokens: bool) -> Config {
         name: "prod".into(),
         client_names: vec!["kube-apiserver-prod".into(), "api.prod.example".into()],
         token_file: None,
+        identity: None,
     };
-    let dev = Sender { name: "dev".into(), client_names: vec![], token_file: Some("dev.token".into()) };
+    let dev = Sender { name: "dev".into(), client_names: vec![], token_file: Some("dev.token".into()), identity: None };
     let tls = Tls {
         cert: "server.crt".into(),
         key: "server.key".into(),
