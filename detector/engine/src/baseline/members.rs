@@ -1,6 +1,6 @@
 //! Who is there: all principals of all clusters, within a budget of bytes.
 //!
-//! The one not seen for longest is forgotten first, and counted.
+//! The one not seen for longest leaves first: for the shelf where there is one, or it is forgotten and counted.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::budget::Budget;
 use super::burst::ClassMean;
+use super::cold::{self, Cold, Record};
 use super::observation::{Class, Observation};
 use super::principal::{self, Principal, Who, decay};
 use super::risk::Risk;
@@ -60,6 +61,7 @@ pub(super) struct Members {
     /// Whoever was last seen before this hour has given back what it can.
     rested: u32,
     pub evicted: u64,
+    pub cold: Cold,
 }
 
 impl Members {
@@ -76,13 +78,22 @@ impl Members {
         &mut self.clusters[cluster as usize].classes[class as usize]
     }
 
+    /// Whoever is called so and is in memory.
     pub fn find(&self, owner: &str) -> Option<u32> {
         self.by_owner.get(owner).copied()
     }
 
+    /// Whoever is called so, brought back to memory.
+    pub fn find_anywhere(&mut self, owner: &str, words: &mut Vocabulary) -> Option<u32> {
+        self.find(owner).or_else(|| {
+            let (id, record) = self.cold.take(owner)?;
+            Some(self.come_back(id, record, words))
+        })
+    }
+
     /// The principal of this observation, made where it is new.
     pub fn find_or_make(&mut self, o: &Observation, cluster: u32, hour: u32, now: i64, words: &mut Vocabulary) -> u32 {
-        if let Some(id) = self.find(o.owner()) {
+        if let Some(id) = self.find_anywhere(o.owner(), words) {
             return id;
         }
         let owner: Arc<str> = o.owner().into();
@@ -196,23 +207,82 @@ impl Members {
     }
 
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes + self.cold.bytes()
     }
 
+    /// Everybody, in memory or not.
     pub fn len(&self) -> usize {
-        self.by_owner.len()
+        self.by_owner.len() + self.cold.len()
     }
 
-    /// Everybody, by number.
+    /// Everybody in memory, by number.
     pub fn ids(&self) -> impl Iterator<Item = (u32, &Principal)> {
         (0..).zip(&self.list).filter_map(|(id, p)| Some((id, p.as_deref()?)))
     }
 
-    /// Forgets whoever was not seen for longest; false where nobody is left.
+    /// Brings everybody back to memory, whatever it takes.
+    pub fn gather(&mut self, words: &mut Vocabulary) {
+        while let Some((id, record)) = self.cold.take_oldest() {
+            self.come_back(id, record, words);
+        }
+    }
+
+    /// Makes room: whoever was not seen for longest goes to the shelf, or is forgotten where there is none. False where
+    /// nobody is left.
     pub fn evict(&mut self, words: &mut Vocabulary) -> bool {
-        let Some((_, id)) = self.order.first().copied() else { return false };
+        let Some((_, id)) = self.order.first().copied() else { return self.forget_oldest(words) };
+        if self.shelve(id, words) {
+            return true;
+        }
         self.evicted += 1;
         self.remove(id, words)
+    }
+
+    /// Forgets whoever is on the shelf for longest.
+    pub fn forget_oldest(&mut self, words: &mut Vocabulary) -> bool {
+        let Some((id, record)) = self.cold.take_oldest() else { return false };
+        self.evicted += 1;
+        let id = self.come_back(id, record, words);
+        self.remove(id, words)
+    }
+
+    fn shelve(&mut self, id: u32, words: &mut Vocabulary) -> bool {
+        let Some(p) = self.list.get(id as usize).and_then(Option::as_deref).filter(|_| self.cold.shelf.is_some())
+        else {
+            return false;
+        };
+        let mut principal = principal::Stored::from(p);
+        let mut texts = Vec::new();
+        let mut at = 0;
+        p.each(|_, value, told| {
+            texts.extend(words.freeze(value, p.who.peers, told).map(|text| (at, text)));
+            at += 1;
+        });
+        texts.iter().for_each(|(at, _)| principal.clear_value(*at));
+        let record = Record { principal, texts };
+        let last_hour = p.who.last_hour;
+        let put = self.cold.put(id, &record);
+        self.bytes -= p.bytes() + PLACE_COST;
+        self.order.remove(&(last_hour, id));
+        self.by_owner.remove(&*record.principal.who.owner);
+        self.list[id as usize] = None;
+        if !put {
+            self.come_back(id, record, words);
+        }
+        put
+    }
+
+    fn come_back(&mut self, id: u32, record: Record, words: &mut Vocabulary) -> u32 {
+        let Record { mut principal, texts } = record;
+        for (at, text) in texts {
+            principal.set_value(at, |peers, told| words.reclaim(&text, peers, told));
+        }
+        let p = Box::new(Principal::from(principal));
+        self.bytes += p.bytes() + PLACE_COST;
+        self.order.insert((p.who.last_hour, id));
+        self.by_owner.insert(Arc::clone(&p.who.owner), id);
+        self.list[id as usize] = Some(p);
+        id
     }
 
     /// Forgets a principal; false where there is none.
@@ -229,13 +299,14 @@ impl Members {
 
     pub fn snapshot(&self) -> Stored {
         let list = self.list.iter().map(|p| p.as_deref().map(principal::Stored::from)).collect();
-        Stored { list, free: self.free.clone(), clusters: self.clusters.clone(), evicted: self.evicted }
+        let (free, clusters, cold) = (self.free.clone(), self.clusters.clone(), self.cold.snapshot());
+        Stored { list, free, clusters, evicted: self.evicted, cold }
     }
 
     pub fn restore(stored: Stored) -> Self {
         let list: Vec<_> = stored.list.into_iter().map(|p| p.map(|p| Box::new(Principal::from(p)))).collect();
-        let mut members =
-            Self { free: stored.free, clusters: stored.clusters, evicted: stored.evicted, ..Self::default() };
+        let (free, clusters, cold) = (stored.free, stored.clusters, Cold::restore(stored.cold));
+        let mut members = Self { free, clusters, cold, evicted: stored.evicted, ..Self::default() };
         for (id, p) in (0..).zip(&list) {
             let Some(p) = p.as_deref() else { continue };
             members.bytes += p.bytes() + PLACE_COST;
@@ -273,4 +344,7 @@ pub(super) struct Stored {
     free: Vec<u32>,
     clusters: Vec<Cluster>,
     evicted: u64,
+    /// Absent in snapshots of older versions.
+    #[serde(default)]
+    cold: cold::Stored,
 }

@@ -109,7 +109,7 @@ impl Known<'_> {
         value_text(self.text, value);
         let value = self.vocabulary.find(self.text);
         let [class, group] = self.principal.who.peers;
-        let holders = self.vocabulary.holders(class, value);
+        let holders = self.vocabulary.holders(class, value, self.text);
         let class_held = self.vocabulary.held(class, table);
         let mut p = match class_held {
             None => 0.3 / symbols,
@@ -121,7 +121,7 @@ impl Known<'_> {
         if group != class
             && let Some(held) = self.vocabulary.held(group, table)
         {
-            let holders = self.vocabulary.holders(group, value) as f32;
+            let holders = self.vocabulary.holders(group, value, self.text) as f32;
             p = (holders + held.values as f32 * p) / (held.pairs as f32 + held.values as f32);
         }
         p = p.max(P_MIN);
