@@ -54,8 +54,8 @@ impl Channel {
     }
 }
 
-/// Distinct values of one hour that are told apart, secrets and namespaces together.
-const MAX_DISTINCT: usize = 128;
+/// Distinct values of one hour that a channel tells apart.
+const MAX_DISTINCT: u8 = 64;
 /// Hours of the class mean that weigh as much as the principal's own.
 const PRIOR_HOURS: f32 = 24.0;
 /// Bits that pay for about 250 looks a day.
@@ -68,6 +68,9 @@ pub(super) type ClassMean = (f32, f32);
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Burst {
     channel: Channel,
+    /// Distinct values told apart in `hour`.
+    #[serde(default)]
+    apart: u8,
     hour: u32,
     count: f32,
     /// Decayed sums of counts, of their squares, and of hours.
@@ -125,7 +128,7 @@ impl Bursts {
             if burst.hour != hour {
                 burst.close(hour, &mut means[channel as usize]);
             }
-            if channel.distinct() && !is_new(&mut self.distinct, channel, o) {
+            if channel.distinct() && !burst.is_new(&mut self.distinct, o) {
                 continue;
             }
             let rise = burst.add(means[channel as usize]);
@@ -152,7 +155,7 @@ impl Bursts {
 
 impl Burst {
     fn new(channel: Channel, hour: u32) -> Self {
-        Self { channel, hour, count: 0.0, sum: 0.0, squares: 0.0, hours: 0.0, told: 0.0 }
+        Self { channel, apart: 0, hour, count: 0.0, sum: 0.0, squares: 0.0, hours: 0.0, told: 0.0 }
     }
 
     /// Counts one more in the hour that is open.
@@ -189,21 +192,22 @@ impl Burst {
         self.sum = self.sum * left + count;
         self.squares = self.squares * left + count * count;
         self.hours = self.hours * left + gap as f32;
-        (self.hour, self.count, self.told) = (hour, 0.0, 0.0);
+        (self.hour, self.count, self.told, self.apart) = (hour, 0.0, 0.0, 0);
     }
-}
 
-/// Whether this hour has not shown the value a channel counts; beyond [`MAX_DISTINCT`] all are new.
-fn is_new(distinct: &mut Vec<u64>, channel: Channel, o: &Observation) -> bool {
-    use std::hash::BuildHasher;
-    let value = if channel == Channel::Secrets { o.object_text() } else { o.namespace() };
-    let hash = foldhash::fast::FixedState::with_seed(channel as u64).hash_one(value);
-    let new = !distinct.contains(&hash);
-    if new && distinct.len() < MAX_DISTINCT {
-        distinct.reserve_exact(1);
-        distinct.push(hash);
+    /// Whether this hour has not shown the value that is counted; beyond [`MAX_DISTINCT`] all are new.
+    fn is_new(&mut self, distinct: &mut Vec<u64>, o: &Observation) -> bool {
+        use std::hash::BuildHasher;
+        let value = if self.channel == Channel::Secrets { o.object_text() } else { o.namespace() };
+        let hash = foldhash::fast::FixedState::with_seed(self.channel as u64).hash_one(value);
+        let new = !distinct.contains(&hash);
+        if new && self.apart < MAX_DISTINCT {
+            self.apart += 1;
+            distinct.reserve_exact(1);
+            distinct.push(hash);
+        }
+        new
     }
-    new
 }
 
 /// Bits of `count` or more under a negative binomial, by the Chernoff bound, less [`LOOKS`].

@@ -3,8 +3,10 @@
 //! The one not seen for longest leaves first: for the shelf where there is one, or it is forgotten and counted.
 
 use std::collections::BTreeSet;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
+use hashbrown::HashTable;
 use serde::{Deserialize, Serialize};
 
 use super::budget::Budget;
@@ -20,7 +22,7 @@ pub(super) const MATURE: u32 = 72;
 /// Hours unseen until memory is given back: evidence counts for a day.
 const RESTED: u32 = 25;
 /// Bytes of the maps around one principal.
-const PLACE_COST: usize = 72;
+const PLACE_COST: usize = 48;
 
 /// What is known of a class of identities in a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -53,7 +55,9 @@ pub(super) struct Cluster {
 pub(super) struct Members {
     list: Vec<Option<Box<Principal>>>,
     free: Vec<u32>,
-    by_owner: foldhash::HashMap<Arc<str>, u32>,
+    /// Numbers of those in memory, by their owner.
+    by_owner: HashTable<u32>,
+    hasher: foldhash::fast::RandomState,
     /// By the hour last seen.
     order: BTreeSet<(u32, u32)>,
     pub clusters: Vec<Cluster>,
@@ -80,7 +84,25 @@ impl Members {
 
     /// Whoever is called so and is in memory.
     pub fn find(&self, owner: &str) -> Option<u32> {
-        self.by_owner.get(owner).copied()
+        let hash = self.hasher.hash_one(owner);
+        self.by_owner.find(hash, |id| self.owner(*id) == owner).copied()
+    }
+
+    fn owner(&self, id: u32) -> &str {
+        self.list[id as usize].as_ref().map_or("", |p| &p.who.owner)
+    }
+
+    /// Makes a principal that is in its place findable. Nobody is taken out meanwhile.
+    fn enter(&mut self, id: u32) {
+        let (hasher, list) = (&self.hasher, &self.list);
+        let hash = |id: &u32| hasher.hash_one(list[*id as usize].as_ref().map_or("", |p| &*p.who.owner));
+        self.by_owner.insert_unique(hash(&id), id, hash);
+    }
+
+    fn leave(&mut self, id: u32, owner: &str) {
+        if let Ok(place) = self.by_owner.find_entry(self.hasher.hash_one(owner), |other| *other == id) {
+            place.remove();
+        }
     }
 
     /// Whoever is called so, brought back to memory.
@@ -96,7 +118,7 @@ impl Members {
         if let Some(id) = self.find_anywhere(o.owner(), words) {
             return id;
         }
-        let owner: Arc<str> = o.owner().into();
+        let owner: Box<str> = o.owner().into();
         let class_peers = words.hold(&format!("p{}\u{1f}{}", o.cluster(), o.class.as_str()));
         let group_peers = match o.group() {
             "" => words.hold(&format!("p{}\u{1f}{}", o.cluster(), o.class.as_str())),
@@ -109,7 +131,7 @@ impl Members {
         let (class, active) = (o.class, 0.0);
         // Not seen before: the hour before this one, so that this one counts.
         let last_hour = hour.saturating_sub(1);
-        let who = Who { owner: Arc::clone(&owner), cluster, class, peers, first_hour: hour, last_hour, active };
+        let who = Who { owner, cluster, class, peers, first_hour: hour, last_hour, active };
         let principal = Box::new(Principal::new(who, risk));
         self.bytes += principal.bytes() + PLACE_COST;
         let id = match self.free.pop() {
@@ -123,7 +145,7 @@ impl Members {
             }
         };
         self.order.insert((last_hour, id));
-        self.by_owner.insert(owner, id);
+        self.enter(id);
         id
     }
 
@@ -264,7 +286,7 @@ impl Members {
         let put = self.cold.put(id, &record);
         self.bytes -= p.bytes() + PLACE_COST;
         self.order.remove(&(last_hour, id));
-        self.by_owner.remove(&*record.principal.who.owner);
+        self.leave(id, &record.principal.who.owner);
         self.list[id as usize] = None;
         if !put {
             self.come_back(id, record, words);
@@ -280,8 +302,8 @@ impl Members {
         let p = Box::new(Principal::from(principal));
         self.bytes += p.bytes() + PLACE_COST;
         self.order.insert((p.who.last_hour, id));
-        self.by_owner.insert(Arc::clone(&p.who.owner), id);
         self.list[id as usize] = Some(p);
+        self.enter(id);
         id
     }
 
@@ -290,7 +312,7 @@ impl Members {
         let Some(p) = self.take(id) else { return false };
         self.bytes -= PLACE_COST;
         self.order.remove(&(p.who.last_hour, id));
-        self.by_owner.remove(&p.who.owner);
+        self.leave(id, &p.who.owner);
         p.each(|table, value, told| forget_value(words, p.who.peers, table, value, told));
         p.who.peers.iter().for_each(|peers| words.release(*peers));
         self.free.push(id);
@@ -311,9 +333,13 @@ impl Members {
             let Some(p) = p.as_deref() else { continue };
             members.bytes += p.bytes() + PLACE_COST;
             members.order.insert((p.who.last_hour, id));
-            members.by_owner.insert(Arc::clone(&p.who.owner), id);
         }
         members.list = list;
+        for id in 0..members.list.len() as u32 {
+            if members.list[id as usize].is_some() {
+                members.enter(id);
+            }
+        }
         members
     }
 }

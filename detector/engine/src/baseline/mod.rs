@@ -402,7 +402,7 @@ impl Baselines {
         let mut told = Vec::new();
         if before.is_none() {
             told.extend(self.fleet_changes((cluster, id), p, o, &terms));
-            self.learn(p, o, score < QUARANTINE, hour);
+            self.learn(p, o, &terms, score < QUARANTINE, hour);
         }
         let options = self.options;
         let state = &mut self.members.clusters[cluster as usize];
@@ -518,20 +518,26 @@ impl Baselines {
         common.into_iter().map(told).collect()
     }
 
-    fn learn(&mut self, p: &mut Principal, o: &Observation, at_once: bool, hour: u32) {
+    fn learn(&mut self, p: &mut Principal, o: &Observation, terms: &Terms, at_once: bool, hour: u32) {
         use Dimension as D;
-        self.learn_value(p, D::Action, "", o.action_text(), hour, at_once);
-        self.learn_value(p, D::Namespace, score::mode(o), o.namespace(), hour, at_once);
+        let mut one = |d: Dimension, context: &str, value: &str, at_once: bool| {
+            let known = terms.numbers(d).is_some_and(|(table, value)| p.count(table, value, hour));
+            if !known {
+                self.learn_value(p, d, context, value, hour, at_once);
+            }
+        };
+        one(D::Action, "", o.action_text(), at_once);
+        one(D::Namespace, score::mode(o), o.namespace(), at_once);
         if o.sensitive {
-            self.learn_value(p, D::Object, o.object_kind(), o.object_text(), hour, at_once);
+            one(D::Object, o.object_kind(), o.object_text(), at_once);
         }
-        self.learn_value(p, D::Client, "", o.client(), hour, at_once);
-        self.learn_value(p, D::ClientVersion, o.client(), o.version(), hour, at_once);
-        self.learn_value(p, D::Network, "", o.network(), hour, at_once);
-        self.learn_value(p, D::Subnet, o.network(), o.subnet(), hour, at_once);
-        self.learn_value(p, D::Outcome, "", score::outcome(o), hour, at_once);
+        one(D::Client, "", o.client(), at_once);
+        one(D::ClientVersion, o.client(), o.version(), at_once);
+        one(D::Network, "", o.network(), at_once);
+        one(D::Subnet, o.network(), o.subnet(), at_once);
+        one(D::Outcome, "", score::outcome(o), at_once);
         if o.class == Class::Human {
-            self.learn_value(p, D::Time, "", observation::SLOTS[o.slot() as usize], hour, true);
+            one(D::Time, "", observation::SLOTS[o.slot() as usize], true);
         }
         for token in o.tokens() {
             self.learn_value(p, D::Content, o.resource(), token, hour, at_once);

@@ -3,6 +3,8 @@
 //! A value counts at most once an hour and four times a day, so ten thousand repeats teach as much as one. Counts
 //! halve in fourteen days; a value below [`FORGOTTEN`] is gone. Eight bytes per value.
 
+use std::sync::LazyLock;
+
 use serde::{Deserialize, Serialize};
 
 use super::burst::Bursts;
@@ -25,6 +27,11 @@ const TOLD: u16 = 1 << 15;
 
 /// What is left of a count after `hours`.
 pub(super) fn decay(hours: u32) -> f32 {
+    static USUAL: LazyLock<[f32; HOURS as usize]> = LazyLock::new(|| std::array::from_fn(|h| exact_decay(h as u32)));
+    USUAL.get(hours as usize).copied().unwrap_or_else(|| exact_decay(hours))
+}
+
+fn exact_decay(hours: u32) -> f32 {
     (-(hours as f32) / HALF_LIFE).exp2()
 }
 
@@ -109,7 +116,7 @@ pub struct Own {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Who {
     /// Cluster and name.
-    pub owner: std::sync::Arc<str>,
+    pub owner: Box<str>,
     /// Place of its cluster in the list.
     pub cluster: u32,
     pub class: Class,
@@ -308,7 +315,7 @@ impl Principal {
     pub fn bytes(&self) -> usize {
         let pending: usize = self.pending.iter().map(|p| allocated::<u8>(p.text.len())).sum();
         allocated::<Self>(1)
-            + allocated::<u8>(2 * size_of::<usize>() + self.who.owner.len())
+            + allocated::<u8>(self.who.owner.len())
             + allocated::<Table>(self.tables.len())
             + allocated::<Entry>(self.entries.len())
             + allocated::<Pending>(self.pending.len())
