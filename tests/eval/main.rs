@@ -24,10 +24,10 @@ struct Args {
     #[command(subcommand)]
     command: Option<Command>,
     /// Seeds of the simulator
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 2, 3, 4])]
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 2, 3, 4, 5, 6, 7])]
     seeds: Vec<u64>,
     /// Placements of the recorded attack windows
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 2, 3])]
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 2, 3, 4, 5, 6])]
     placements: Vec<u64>,
     /// Recordings: `benign/*.zst` and `attack/**/events.jsonl.zst`
     #[arg(long, value_name = "DIR")]
@@ -52,6 +52,9 @@ enum Command {
     Memory {
         #[arg(default_value_t = 1_000_000)]
         identities: u32,
+        /// Only measure what one in memory takes
+        #[arg(long)]
+        each: bool,
     },
     /// Print the stretched recordings of a placement as audit events, one a line
     Stretch { placement: u64 },
@@ -65,10 +68,12 @@ fn main() -> anyhow::Result<()> {
         Some(Command::Observe { files }) => observe::run(&files),
         Some(Command::Cost) => {
             let rules = methods::rules(&root.join("rules"))?;
+            cost::run("bench", &cost::bench_stream(&root.join("fixtures"))?, &rules)?;
             cost::run("simulator", &simulator::simulate(1), &rules)?;
             cost::run("recordings", &recorded::stretched(&recorded::Corpus::read(&corpus)?, 1, true), &rules)
         }
-        Some(Command::Memory { identities }) => memory::run(identities),
+        Some(Command::Memory { identities, each: true }) => memory::each(identities),
+        Some(Command::Memory { identities, .. }) => memory::run(identities),
         Some(Command::Simulate { seed }) => observe::print(&simulator::simulate(seed)),
         Some(Command::Stretch { placement }) => {
             observe::print(&recorded::stretched(&recorded::Corpus::read(&corpus)?, placement, true))

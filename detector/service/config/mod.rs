@@ -163,13 +163,16 @@ pub struct Baseline {
     pub surprise: Option<f32>,
     /// Instead of steering: bits of risk from which on an actor is told. Needs `surprise`.
     pub risk: Option<f32>,
-    /// Memory of all baselines; whoever was not seen for longest is forgotten beyond it.
+    /// Memory of all baselines; whoever was not seen for longest is kept on disk beyond it.
     pub max_memory: ByteSize,
+    /// Disk for baselines that memory has no room for; beyond it whoever was not seen for longest is forgotten. `0`: none.
+    pub max_disk: ByteSize,
 }
 
 impl Default for Baseline {
     fn default() -> Self {
-        Self { enabled: true, alerts_per_day: 5.0, surprise: None, risk: None, max_memory: ByteSize::mib(512) }
+        let (max_memory, max_disk) = (ByteSize::mib(512), ByteSize::gib(2));
+        Self { enabled: true, alerts_per_day: 5.0, surprise: None, risk: None, max_memory, max_disk }
     }
 }
 
@@ -180,6 +183,8 @@ impl Baseline {
             per_day: self.alerts_per_day,
             fixed: self.surprise.zip(self.risk),
             max_bytes: usize::try_from(self.max_memory.get()).unwrap_or(usize::MAX),
+            // What is in use may lie scattered over twice as much.
+            max_shelved: self.max_disk.get() / 2,
         })
     }
 }

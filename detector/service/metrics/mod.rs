@@ -141,8 +141,13 @@ pub struct Metrics {
     /// Identities with a baseline, and the bytes of all baselines.
     pub baseline_principals: IntGauge,
     pub baseline_bytes: IntGauge,
-    /// Identities forgotten because memory for baselines was full.
+    /// Those of them that are on disk, and the bytes of their records.
+    pub baseline_shelved: IntGauge,
+    pub baseline_shelved_bytes: IntGauge,
+    /// Identities forgotten because neither memory nor disk had room for their baselines.
     pub baseline_evictions: IntCounter,
+    /// Identities forgotten because their record on disk could not be read.
+    pub baseline_lost: IntCounter,
     /// Highest journal position known to be on disk.
     pub journal_durable_lsn: IntGauge,
     pub journal_bytes: IntGauge,
@@ -417,7 +422,10 @@ impl Metrics {
             window_evictions: counter(&r, "window_evictions_total", "Correlation windows dropped for lack of room.")?,
             baseline_principals: gauge(&r, "baseline_principals", "Identities with a baseline.")?,
             baseline_bytes: gauge(&r, "baseline_bytes", "Memory of all baselines.")?,
+            baseline_shelved: gauge(&r, "baseline_shelved_principals", "Identities whose baseline is on disk.")?,
+            baseline_shelved_bytes: gauge(&r, "baseline_shelved_bytes", "Records of the baselines on disk.")?,
             baseline_evictions: counter(&r, "baseline_evictions_total", "Identities forgotten for lack of room.")?,
+            baseline_lost: counter(&r, "baseline_lost_total", "Identities forgotten for a damaged record.")?,
             journal_durable_lsn: gauge(&r, "journal_durable_lsn", "Highest journal position on disk.")?,
             journal_bytes: gauge(&r, "journal_bytes", "Bytes of the journal on disk.")?,
             journal_fsync: histogram(
@@ -770,7 +778,10 @@ mod tests {
             "lapwing_window_evictions_total 0",
             "lapwing_baseline_principals 0",
             "lapwing_baseline_bytes 0",
+            "lapwing_baseline_shelved_principals 0",
+            "lapwing_baseline_shelved_bytes 0",
             "lapwing_baseline_evictions_total 0",
+            "lapwing_baseline_lost_total 0",
             "lapwing_journal_durable_lsn 0",
             "lapwing_journal_bytes 0",
             "lapwing_journal_fsync_seconds_bucket",

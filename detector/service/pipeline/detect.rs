@@ -24,6 +24,7 @@ use super::positions::Positions;
 use super::replay::{self, Check};
 use super::rulebook::{self, Rulebook};
 use super::selfalert::SelfAlerts;
+use super::shelf::ColdFiles;
 use super::snapshot::{self, Stored};
 use super::{alert_record, damage, event_record, now_micros, number};
 use crate::journal::{Journal, Loss, Lsn, ReadError, Record};
@@ -98,6 +99,8 @@ struct Run {
     /// How long the last snapshot took: a large one is taken less often.
     save_took: Duration,
     told: Told,
+    /// Identities that memory has no room for.
+    cold: Option<ColdFiles>,
 }
 
 /// What of the engine's counts has been given to the metrics.
@@ -107,6 +110,7 @@ struct Told {
     evicted: u64,
     forgotten: std::collections::HashMap<&'static str, u64>,
     baselines_evicted: u64,
+    baselines_lost: u64,
     undecidable: std::collections::HashMap<u32, u64>,
 }
 
@@ -114,6 +118,7 @@ impl Detect {
     /// Runs until told to stop; an error means the journals cannot be trusted and the process must end.
     pub fn run(mut self) -> anyhow::Result<()> {
         let start = self.resume()?;
+        let cold = self.shelve()?;
         self.import();
         let before = replay::before(&self.alerts, start.alert_lsn);
         let durable_before = before.mark.max(start.lsn);
@@ -142,6 +147,7 @@ impl Detect {
             looked: time,
             save_took: Duration::ZERO,
             told: Told::default(),
+            cold,
             at: self,
         };
         run.run(start.lsn)
@@ -283,6 +289,10 @@ impl Run {
         if let Some(b) = self.at.engine.baselines().map(|b| b.counts()) {
             metrics.baseline_principals.set(b.principals as i64);
             metrics.baseline_bytes.set(b.bytes as i64);
+            metrics.baseline_shelved.set(b.shelved as i64);
+            metrics.baseline_shelved_bytes.set(b.shelved_bytes as i64);
+            let told = std::mem::replace(&mut self.told.baselines_lost, b.lost);
+            metrics.baseline_lost.inc_by(b.lost.saturating_sub(told));
             let told = std::mem::replace(&mut self.told.baselines_evicted, b.evicted);
             metrics.baseline_evictions.inc_by(b.evicted.saturating_sub(told));
         }
@@ -382,6 +392,7 @@ impl Run {
 
     fn save(&mut self) -> anyhow::Result<()> {
         let started = Instant::now();
+        let used = self.at.engine.baselines_mut().map(|b| b.tidy()).unwrap_or_default();
         let stored = Stored {
             lsn: self.last,
             alert_lsn: self.at.alerts.durable().0,
@@ -394,8 +405,14 @@ impl Run {
         if self.last <= self.saved_lsn || self.last < self.durable_before {
             return Ok(());
         }
-        match snapshot::write(&self.at.state, &stored) {
-            Ok(()) => self.saved_lsn = self.last,
+        let synced = self.cold.as_ref().map_or(Ok(()), ColdFiles::sync);
+        match synced.and_then(|()| snapshot::write(&self.at.state, &stored)) {
+            Ok(()) => {
+                self.saved_lsn = self.last;
+                if let Some(Err(error)) = self.cold.as_ref().map(|cold| cold.keep(&used)) {
+                    tracing::warn!(%error, "baselines on disk that nobody needs could not be removed");
+                }
+            }
             Err(error) => tracing::error!(%error, "snapshot could not be written; a restart takes longer"),
         }
         self.save_took = started.elapsed();

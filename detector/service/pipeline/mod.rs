@@ -17,6 +17,7 @@ pub mod positions;
 mod replay;
 pub mod rulebook;
 pub mod selfalert;
+pub mod shelf;
 pub mod snapshot;
 
 /// Record kinds of the event journal.

@@ -51,6 +51,11 @@ pub fn import_file(state: &Path) -> PathBuf {
     state.join("baseline-import.zst")
 }
 
+/// Where identities lie that memory has no room for.
+pub fn cold_dir(state: &Path) -> PathBuf {
+    state.join("baselines")
+}
+
 /// Writes baselines as `export` prints them: zstd of JSON.
 pub fn write_baselines(path: &Path, baselines: &Snapshot) -> io::Result<()> {
     let temporary = path.with_extension("tmp");

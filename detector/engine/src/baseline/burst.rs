@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::observation::Observation;
-use super::principal::decay;
+use super::principal::{allocated, decay};
 
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,8 +54,8 @@ impl Channel {
     }
 }
 
-/// Distinct values of one hour that are told apart.
-const MAX_DISTINCT: usize = 64;
+/// Distinct values of one hour that a channel tells apart.
+const MAX_DISTINCT: u8 = 64;
 /// Hours of the class mean that weigh as much as the principal's own.
 const PRIOR_HOURS: f32 = 24.0;
 /// Bits that pay for about 250 looks a day.
@@ -68,10 +68,11 @@ pub(super) type ClassMean = (f32, f32);
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Burst {
     channel: Channel,
+    /// Distinct values told apart in `hour`.
+    #[serde(default)]
+    apart: u8,
     hour: u32,
     count: f32,
-    /// Hashes of the distinct values of this hour.
-    distinct: Vec<u64>,
     /// Decayed sums of counts, of their squares, and of hours.
     sum: f32,
     squares: f32,
@@ -94,6 +95,11 @@ pub struct Rise {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Bursts {
     channels: Vec<Burst>,
+    /// Hashes of the distinct values of `hour`, all channels together.
+    #[serde(default)]
+    distinct: Vec<u64>,
+    #[serde(default)]
+    hour: u32,
     /// The request counted last: its stages are one.
     last: u64,
 }
@@ -102,6 +108,9 @@ impl Bursts {
     /// Counts a request; the channel that rose most, if one did.
     pub(super) fn add(&mut self, o: &Observation, request: u64, hour: u32, means: &mut [ClassMean; 5]) -> Option<Rise> {
         let again = std::mem::replace(&mut self.last, request) == request;
+        if std::mem::replace(&mut self.hour, hour) != hour {
+            self.distinct.clear();
+        }
         let mut best: Option<Rise> = None;
         for channel in Channel::ALL.into_iter().filter(|c| c.counts(o)) {
             if again && !channel.distinct() {
@@ -116,7 +125,13 @@ impl Bursts {
                     &mut self.channels[last]
                 }
             };
-            let rise = burst.add(o, hour, &mut means[channel as usize]);
+            if burst.hour != hour {
+                burst.close(hour, &mut means[channel as usize]);
+            }
+            if channel.distinct() && !burst.is_new(&mut self.distinct, o) {
+                continue;
+            }
+            let rise = burst.add(means[channel as usize]);
             best = rise.into_iter().chain(best).max_by(|a, b| a.bits.total_cmp(&b.bits));
         }
         best
@@ -124,27 +139,27 @@ impl Bursts {
 
     /// Gives back what only the hour that is over needed.
     pub(super) fn rest(&mut self) {
-        self.channels.iter_mut().for_each(|b| b.distinct = Vec::new());
+        self.distinct = Vec::new();
+    }
+
+    /// Keeps no room that is not used.
+    pub(super) fn shrink(&mut self) {
+        self.channels.shrink_to_fit();
+        self.distinct.shrink_to_fit();
     }
 
     pub(super) fn bytes(&self) -> usize {
-        let distinct: usize = self.channels.iter().map(|b| b.distinct.capacity() * size_of::<u64>()).sum();
-        self.channels.capacity() * size_of::<Burst>() + distinct
+        allocated::<Burst>(self.channels.len()) + allocated::<u64>(self.distinct.len())
     }
 }
 
 impl Burst {
     fn new(channel: Channel, hour: u32) -> Self {
-        Self { channel, hour, count: 0.0, distinct: Vec::new(), sum: 0.0, squares: 0.0, hours: 0.0, told: 0.0 }
+        Self { channel, apart: 0, hour, count: 0.0, sum: 0.0, squares: 0.0, hours: 0.0, told: 0.0 }
     }
 
-    fn add(&mut self, o: &Observation, hour: u32, class: &mut ClassMean) -> Option<Rise> {
-        if self.hour != hour {
-            self.close(hour, class);
-        }
-        if self.channel.distinct() && !self.is_new(o) {
-            return None;
-        }
+    /// Counts one more in the hour that is open.
+    fn add(&mut self, class: ClassMean) -> Option<Rise> {
         self.count += 1.0;
         if self.count < 4.0 {
             return None;
@@ -177,17 +192,19 @@ impl Burst {
         self.sum = self.sum * left + count;
         self.squares = self.squares * left + count * count;
         self.hours = self.hours * left + gap as f32;
-        (self.hour, self.count, self.told) = (hour, 0.0, 0.0);
-        self.distinct = Vec::new();
+        (self.hour, self.count, self.told, self.apart) = (hour, 0.0, 0.0, 0);
     }
 
-    fn is_new(&mut self, o: &Observation) -> bool {
+    /// Whether this hour has not shown the value that is counted; beyond [`MAX_DISTINCT`] all are new.
+    fn is_new(&mut self, distinct: &mut Vec<u64>, o: &Observation) -> bool {
         use std::hash::BuildHasher;
         let value = if self.channel == Channel::Secrets { o.object_text() } else { o.namespace() };
-        let hash = foldhash::fast::FixedState::with_seed(0).hash_one(value);
-        let new = !self.distinct.contains(&hash);
-        if new && self.distinct.len() < MAX_DISTINCT {
-            self.distinct.push(hash);
+        let hash = foldhash::fast::FixedState::with_seed(self.channel as u64).hash_one(value);
+        let new = !distinct.contains(&hash);
+        if new && self.apart < MAX_DISTINCT {
+            self.apart += 1;
+            distinct.reserve_exact(1);
+            distinct.push(hash);
         }
         new
     }

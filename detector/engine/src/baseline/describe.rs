@@ -40,7 +40,11 @@ pub struct DescribedValue {
 
 impl Baselines {
     /// The principals called `name`, or all of them, by cluster and name.
-    pub fn describe(&self, name: Option<&str>) -> Vec<Description> {
+    pub fn describe(&mut self, name: Option<&str>) -> Vec<Description> {
+        match name {
+            Some(name) => self.bring_back(name),
+            None => self.members.gather(&mut self.words),
+        }
         let called = |p: &&Principal| name.is_none_or(|n| p.who.owner.split('\u{1f}').nth(1) == Some(n));
         let mut found: Vec<Description> =
             self.members.ids().map(|(_, p)| p).filter(called).map(|p| self.described(p)).collect();
@@ -74,7 +78,7 @@ impl Baselines {
         let value = |(id, share): (u32, f32)| DescribedValue {
             value: self.words.text(id).rsplit('\u{1f}').next().unwrap_or_default().to_owned(),
             share,
-            peers: self.words.holders(p.who.peers[0], Some(id)),
+            peers: self.words.holders(p.who.peers[0], Some(id), ""),
         };
         let values = p.usual(Some(table), self.hour()).into_iter().map(value).collect();
         Some(Described { dimension: dimension.as_str(), context: text[code.len_utf8()..].to_owned(), values })

@@ -1,14 +1,17 @@
 //! Who is there: all principals of all clusters, within a budget of bytes.
 //!
-//! The one not seen for longest is forgotten first, and counted.
+//! The one not seen for longest leaves first: for the shelf where there is one, or it is forgotten and counted.
 
 use std::collections::BTreeSet;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
+use hashbrown::HashTable;
 use serde::{Deserialize, Serialize};
 
 use super::budget::Budget;
 use super::burst::ClassMean;
+use super::cold::{self, Cold, Record};
 use super::observation::{Class, Observation};
 use super::principal::{self, Principal, Who, decay};
 use super::risk::Risk;
@@ -19,7 +22,7 @@ pub(super) const MATURE: u32 = 72;
 /// Hours unseen until memory is given back: evidence counts for a day.
 const RESTED: u32 = 25;
 /// Bytes of the maps around one principal.
-const PLACE_COST: usize = 72;
+const PLACE_COST: usize = 48;
 
 /// What is known of a class of identities in a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -52,7 +55,9 @@ pub(super) struct Cluster {
 pub(super) struct Members {
     list: Vec<Option<Box<Principal>>>,
     free: Vec<u32>,
-    by_owner: foldhash::HashMap<Arc<str>, u32>,
+    /// Numbers of those in memory, by their owner.
+    by_owner: HashTable<u32>,
+    hasher: foldhash::fast::RandomState,
     /// By the hour last seen.
     order: BTreeSet<(u32, u32)>,
     pub clusters: Vec<Cluster>,
@@ -60,6 +65,7 @@ pub(super) struct Members {
     /// Whoever was last seen before this hour has given back what it can.
     rested: u32,
     pub evicted: u64,
+    pub cold: Cold,
 }
 
 impl Members {
@@ -76,16 +82,43 @@ impl Members {
         &mut self.clusters[cluster as usize].classes[class as usize]
     }
 
+    /// Whoever is called so and is in memory.
     pub fn find(&self, owner: &str) -> Option<u32> {
-        self.by_owner.get(owner).copied()
+        let hash = self.hasher.hash_one(owner);
+        self.by_owner.find(hash, |id| self.owner(*id) == owner).copied()
+    }
+
+    fn owner(&self, id: u32) -> &str {
+        self.list[id as usize].as_ref().map_or("", |p| &p.who.owner)
+    }
+
+    /// Makes a principal that is in its place findable. Nobody is taken out meanwhile.
+    fn enter(&mut self, id: u32) {
+        let (hasher, list) = (&self.hasher, &self.list);
+        let hash = |id: &u32| hasher.hash_one(list[*id as usize].as_ref().map_or("", |p| &*p.who.owner));
+        self.by_owner.insert_unique(hash(&id), id, hash);
+    }
+
+    fn leave(&mut self, id: u32, owner: &str) {
+        if let Ok(place) = self.by_owner.find_entry(self.hasher.hash_one(owner), |other| *other == id) {
+            place.remove();
+        }
+    }
+
+    /// Whoever is called so, brought back to memory.
+    pub fn find_anywhere(&mut self, owner: &str, words: &mut Vocabulary) -> Option<u32> {
+        self.find(owner).or_else(|| {
+            let (id, record) = self.cold.take(owner)?;
+            Some(self.come_back(id, record, words))
+        })
     }
 
     /// The principal of this observation, made where it is new.
     pub fn find_or_make(&mut self, o: &Observation, cluster: u32, hour: u32, now: i64, words: &mut Vocabulary) -> u32 {
-        if let Some(id) = self.find(o.owner()) {
+        if let Some(id) = self.find_anywhere(o.owner(), words) {
             return id;
         }
-        let owner: Arc<str> = o.owner().into();
+        let owner: Box<str> = o.owner().into();
         let class_peers = words.hold(&format!("p{}\u{1f}{}", o.cluster(), o.class.as_str()));
         let group_peers = match o.group() {
             "" => words.hold(&format!("p{}\u{1f}{}", o.cluster(), o.class.as_str())),
@@ -98,7 +131,7 @@ impl Members {
         let (class, active) = (o.class, 0.0);
         // Not seen before: the hour before this one, so that this one counts.
         let last_hour = hour.saturating_sub(1);
-        let who = Who { owner: Arc::clone(&owner), cluster, class, peers, first_hour: hour, last_hour, active };
+        let who = Who { owner, cluster, class, peers, first_hour: hour, last_hour, active };
         let principal = Box::new(Principal::new(who, risk));
         self.bytes += principal.bytes() + PLACE_COST;
         let id = match self.free.pop() {
@@ -112,7 +145,7 @@ impl Members {
             }
         };
         self.order.insert((last_hour, id));
-        self.by_owner.insert(owner, id);
+        self.enter(id);
         id
     }
 
@@ -196,23 +229,82 @@ impl Members {
     }
 
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes + self.cold.bytes()
     }
 
+    /// Everybody, in memory or not.
     pub fn len(&self) -> usize {
-        self.by_owner.len()
+        self.by_owner.len() + self.cold.len()
     }
 
-    /// Everybody, by number.
+    /// Everybody in memory, by number.
     pub fn ids(&self) -> impl Iterator<Item = (u32, &Principal)> {
         (0..).zip(&self.list).filter_map(|(id, p)| Some((id, p.as_deref()?)))
     }
 
-    /// Forgets whoever was not seen for longest; false where nobody is left.
+    /// Brings everybody back to memory, whatever it takes.
+    pub fn gather(&mut self, words: &mut Vocabulary) {
+        while let Some((id, record)) = self.cold.take_oldest() {
+            self.come_back(id, record, words);
+        }
+    }
+
+    /// Makes room: whoever was not seen for longest goes to the shelf, or is forgotten where there is none. False where
+    /// nobody is left.
     pub fn evict(&mut self, words: &mut Vocabulary) -> bool {
-        let Some((_, id)) = self.order.first().copied() else { return false };
+        let Some((_, id)) = self.order.first().copied() else { return self.forget_oldest(words) };
+        if self.shelve(id, words) {
+            return true;
+        }
         self.evicted += 1;
         self.remove(id, words)
+    }
+
+    /// Forgets whoever is on the shelf for longest.
+    pub fn forget_oldest(&mut self, words: &mut Vocabulary) -> bool {
+        let Some((id, record)) = self.cold.take_oldest() else { return false };
+        self.evicted += 1;
+        let id = self.come_back(id, record, words);
+        self.remove(id, words)
+    }
+
+    fn shelve(&mut self, id: u32, words: &mut Vocabulary) -> bool {
+        let Some(p) = self.list.get(id as usize).and_then(Option::as_deref).filter(|_| self.cold.shelf.is_some())
+        else {
+            return false;
+        };
+        let mut principal = principal::Stored::from(p);
+        let mut texts = Vec::new();
+        let mut at = 0;
+        p.each(|_, value, told| {
+            texts.extend(words.freeze(value, p.who.peers, told).map(|text| (at, text)));
+            at += 1;
+        });
+        texts.iter().for_each(|(at, _)| principal.clear_value(*at));
+        let record = Record { principal, texts };
+        let last_hour = p.who.last_hour;
+        let put = self.cold.put(id, &record);
+        self.bytes -= p.bytes() + PLACE_COST;
+        self.order.remove(&(last_hour, id));
+        self.leave(id, &record.principal.who.owner);
+        self.list[id as usize] = None;
+        if !put {
+            self.come_back(id, record, words);
+        }
+        put
+    }
+
+    fn come_back(&mut self, id: u32, record: Record, words: &mut Vocabulary) -> u32 {
+        let Record { mut principal, texts } = record;
+        for (at, text) in texts {
+            principal.set_value(at, |peers, told| words.reclaim(&text, peers, told));
+        }
+        let p = Box::new(Principal::from(principal));
+        self.bytes += p.bytes() + PLACE_COST;
+        self.order.insert((p.who.last_hour, id));
+        self.list[id as usize] = Some(p);
+        self.enter(id);
+        id
     }
 
     /// Forgets a principal; false where there is none.
@@ -220,7 +312,7 @@ impl Members {
         let Some(p) = self.take(id) else { return false };
         self.bytes -= PLACE_COST;
         self.order.remove(&(p.who.last_hour, id));
-        self.by_owner.remove(&p.who.owner);
+        self.leave(id, &p.who.owner);
         p.each(|table, value, told| forget_value(words, p.who.peers, table, value, told));
         p.who.peers.iter().for_each(|peers| words.release(*peers));
         self.free.push(id);
@@ -229,20 +321,25 @@ impl Members {
 
     pub fn snapshot(&self) -> Stored {
         let list = self.list.iter().map(|p| p.as_deref().map(principal::Stored::from)).collect();
-        Stored { list, free: self.free.clone(), clusters: self.clusters.clone(), evicted: self.evicted }
+        let (free, clusters, cold) = (self.free.clone(), self.clusters.clone(), self.cold.snapshot());
+        Stored { list, free, clusters, evicted: self.evicted, cold }
     }
 
     pub fn restore(stored: Stored) -> Self {
         let list: Vec<_> = stored.list.into_iter().map(|p| p.map(|p| Box::new(Principal::from(p)))).collect();
-        let mut members =
-            Self { free: stored.free, clusters: stored.clusters, evicted: stored.evicted, ..Self::default() };
+        let (free, clusters, cold) = (stored.free, stored.clusters, Cold::restore(stored.cold));
+        let mut members = Self { free, clusters, cold, evicted: stored.evicted, ..Self::default() };
         for (id, p) in (0..).zip(&list) {
             let Some(p) = p.as_deref() else { continue };
             members.bytes += p.bytes() + PLACE_COST;
             members.order.insert((p.who.last_hour, id));
-            members.by_owner.insert(Arc::clone(&p.who.owner), id);
         }
         members.list = list;
+        for id in 0..members.list.len() as u32 {
+            if members.list[id as usize].is_some() {
+                members.enter(id);
+            }
+        }
         members
     }
 }
@@ -273,4 +370,7 @@ pub(super) struct Stored {
     free: Vec<u32>,
     clusters: Vec<Cluster>,
     evicted: u64,
+    /// Absent in snapshots of older versions.
+    #[serde(default)]
+    cold: cold::Stored,
 }

@@ -6,6 +6,7 @@
 
 mod budget;
 mod burst;
+mod cold;
 mod describe;
 mod explain;
 mod fleet;
@@ -26,6 +27,7 @@ mod tests;
 use serde::{Deserialize, Serialize};
 
 pub use budget::Thresholds;
+pub use cold::{Place as ShelfPlace, Shelf};
 pub use describe::{Described, DescribedValue, Description};
 pub(crate) use explain::USUAL;
 pub use observation::{Class, Observation};
@@ -124,11 +126,13 @@ pub struct Options {
     pub fixed: Option<Thresholds>,
     /// Memory of all baselines together.
     pub max_bytes: usize,
+    /// Records of identities that are not in memory, where there is a shelf for them.
+    pub max_shelved: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { per_day: 5.0, fixed: None, max_bytes: 512 << 20 }
+        Self { per_day: 5.0, fixed: None, max_bytes: 512 << 20, max_shelved: 1 << 30 }
     }
 }
 
@@ -146,6 +150,8 @@ const RISK_STEP: f32 = 0.5;
 const WORTH_CREDIT: f32 = 1.0;
 /// Requests of one hour told apart; beyond that all are looked at again.
 const MAX_SEEN: usize = 200_000;
+/// Segments of the shelf that are written together at a time.
+const TIDY: usize = 2;
 /// Clocks may run ahead of each other by this, microseconds.
 const SKEW: i64 = 300_000_000;
 const HOUR: i64 = 3_600_000_000;
@@ -174,10 +180,16 @@ pub struct Counts {
     pub scored: u64,
     /// Requests like one scored in the same hour.
     pub repeated: u64,
-    /// Principals forgotten for want of memory.
+    /// Principals forgotten for want of room.
     pub evicted: u64,
+    /// Principals forgotten because their record could not be read.
+    pub lost: u64,
+    /// All, and those of them on the shelf.
     pub principals: u64,
+    pub shelved: u64,
+    /// Memory, and records on the shelf.
     pub bytes: u64,
+    pub shelved_bytes: u64,
 }
 
 /// What the last observation was worth.
@@ -245,8 +257,11 @@ impl Baselines {
             scored: self.scored,
             repeated: self.repeated,
             evicted: self.members.evicted,
+            lost: self.members.cold.lost,
             principals: self.members.len() as u64,
+            shelved: self.members.cold.len() as u64,
             bytes: self.bytes() as u64,
+            shelved_bytes: self.members.cold.shelved(),
         }
     }
 
@@ -291,8 +306,49 @@ impl Baselines {
         let Some(mut p) = self.members.take(id) else { return Vec::new() };
         let told = self.judge((cluster, id), &mut p, o, before, audit_id, rules);
         self.members.put(id, p);
-        while self.bytes() > self.options.max_bytes && self.members.evict(&mut self.words) {}
+        self.make_room();
         told
+    }
+
+    /// Keeps memory and shelf within their budgets. Half of memory at most is for those on the shelf.
+    fn make_room(&mut self) {
+        while self.bytes() > self.options.max_bytes && self.members.evict(&mut self.words) {}
+        let crowded = |b: &Self| {
+            b.members.cold.shelved() > b.options.max_shelved
+                || b.members.cold.bytes() + b.words.frozen_bytes() > b.options.max_bytes / 2
+        };
+        while crowded(self) && self.members.forget_oldest(&mut self.words) {}
+    }
+
+    /// Brings everybody of this name back to memory.
+    fn bring_back(&mut self, name: &str) {
+        let owners = self.members.clusters.iter().map(|c| format!("{}\u{1f}{name}", c.name));
+        let owners: Vec<String> = owners.collect();
+        for owner in owners {
+            self.members.find_anywhere(&owner, &mut self.words);
+        }
+    }
+
+    /// From here on whoever memory has no room for goes to `shelf`. Records of a snapshot are looked for there.
+    pub fn shelve(&mut self, shelf: Box<dyn Shelf>) {
+        self.members.cold.shelf = Some(shelf);
+    }
+
+    /// Takes the shelf away, for a successor.
+    pub fn unshelve(&mut self) -> Option<Box<dyn Shelf>> {
+        self.members.cold.shelf.take()
+    }
+
+    /// Writes records together that lie scattered, and tells the segments of the shelf that are in use.
+    pub fn tidy(&mut self) -> Vec<u32> {
+        self.members.cold.tidy(TIDY);
+        self.members.cold.segments().collect()
+    }
+
+    /// Everything remembered, as data that needs no shelf.
+    pub fn export(mut self) -> Snapshot {
+        self.members.gather(&mut self.words);
+        self.snapshot()
     }
 
     fn judge(
@@ -346,7 +402,7 @@ impl Baselines {
         let mut told = Vec::new();
         if before.is_none() {
             told.extend(self.fleet_changes((cluster, id), p, o, &terms));
-            self.learn(p, o, score < QUARANTINE, hour);
+            self.learn(p, o, &terms, score < QUARANTINE, hour);
         }
         let options = self.options;
         let state = &mut self.members.clusters[cluster as usize];
@@ -462,20 +518,26 @@ impl Baselines {
         common.into_iter().map(told).collect()
     }
 
-    fn learn(&mut self, p: &mut Principal, o: &Observation, at_once: bool, hour: u32) {
+    fn learn(&mut self, p: &mut Principal, o: &Observation, terms: &Terms, at_once: bool, hour: u32) {
         use Dimension as D;
-        self.learn_value(p, D::Action, "", o.action_text(), hour, at_once);
-        self.learn_value(p, D::Namespace, score::mode(o), o.namespace(), hour, at_once);
+        let mut one = |d: Dimension, context: &str, value: &str, at_once: bool| {
+            let known = terms.numbers(d).is_some_and(|(table, value)| p.count(table, value, hour));
+            if !known {
+                self.learn_value(p, d, context, value, hour, at_once);
+            }
+        };
+        one(D::Action, "", o.action_text(), at_once);
+        one(D::Namespace, score::mode(o), o.namespace(), at_once);
         if o.sensitive {
-            self.learn_value(p, D::Object, o.object_kind(), o.object_text(), hour, at_once);
+            one(D::Object, o.object_kind(), o.object_text(), at_once);
         }
-        self.learn_value(p, D::Client, "", o.client(), hour, at_once);
-        self.learn_value(p, D::ClientVersion, o.client(), o.version(), hour, at_once);
-        self.learn_value(p, D::Network, "", o.network(), hour, at_once);
-        self.learn_value(p, D::Subnet, o.network(), o.subnet(), hour, at_once);
-        self.learn_value(p, D::Outcome, "", score::outcome(o), hour, at_once);
+        one(D::Client, "", o.client(), at_once);
+        one(D::ClientVersion, o.client(), o.version(), at_once);
+        one(D::Network, "", o.network(), at_once);
+        one(D::Subnet, o.network(), o.subnet(), at_once);
+        one(D::Outcome, "", score::outcome(o), at_once);
         if o.class == Class::Human {
-            self.learn_value(p, D::Time, "", observation::SLOTS[o.slot() as usize], hour, true);
+            one(D::Time, "", observation::SLOTS[o.slot() as usize], true);
         }
         for token in o.tokens() {
             self.learn_value(p, D::Content, o.resource(), token, hour, at_once);

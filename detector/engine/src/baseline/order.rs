@@ -65,18 +65,18 @@ impl Baselines {
             Order::Benign { cluster, principal, places, until, owner: by } => {
                 let principal = owner(cluster, principal);
                 let places: Vec<&Place> = places.iter().filter(|p| may_quiet(p)).collect();
-                self.teach(&principal, &places);
+                let known = self.teach(&principal, &places);
                 places.into_iter().for_each(|p| self.quiet(&principal, p, *until, by));
-                self.members.find(&principal).is_some()
+                known
             }
             Order::Malicious { cluster, principal, since, .. } => self.purge(&owner(cluster, principal), *since),
             Order::Reset { cluster, principal } => self.reset(cluster.as_deref(), principal.as_deref()),
         }
     }
 
-    fn teach(&mut self, principal: &str, places: &[&Place]) {
-        let Some(id) = self.members.find(principal) else { return };
-        let Some(mut p) = self.members.take(id) else { return };
+    fn teach(&mut self, principal: &str, places: &[&Place]) -> bool {
+        let Some(id) = self.members.find_anywhere(principal, &mut self.words) else { return false };
+        let Some(mut p) = self.members.take(id) else { return false };
         let hour = self.hour();
         for place in places {
             if let Some(dimension) = Dimension::parse(&place.dimension) {
@@ -84,6 +84,8 @@ impl Baselines {
             }
         }
         self.members.put(id, p);
+        self.make_room();
+        true
     }
 
     fn quiet(&mut self, principal: &str, place: &Place, until: i64, by: &str) {
@@ -122,12 +124,13 @@ impl Baselines {
     }
 
     fn purge(&mut self, principal: &str, since: i64) -> bool {
-        let Some(id) = self.members.find(principal) else { return false };
+        let Some(id) = self.members.find_anywhere(principal, &mut self.words) else { return false };
         let Some(mut p) = self.members.take(id) else { return false };
         let (peers, words) = (p.who.peers, &mut self.words);
         let gone = |table, value, told| members::forget_value(words, peers, table, value, told);
         p.forget_since((since / HOUR).max(0) as u32, (self.time / HOUR) as u32, gone);
         self.members.put(id, p);
+        self.make_room();
         true
     }
 
@@ -136,11 +139,17 @@ impl Baselines {
             let (of, who) = name.split_once('\u{1f}').unwrap_or_default();
             cluster.is_none_or(|c| c == of) && principal.is_none_or(|p| p == who)
         };
+        match principal {
+            // Names are known of those in memory alone.
+            Some(name) => self.bring_back(name),
+            None => self.members.gather(&mut self.words),
+        }
         let ids: Vec<u32> = self.members.ids().filter(|(_, p)| matches(&p.who.owner)).map(|(id, _)| id).collect();
         ids.iter().for_each(|id| {
             self.members.remove(*id, &mut self.words);
         });
         self.seen.clear();
+        self.make_room();
         !ids.is_empty()
     }
 }

@@ -3,6 +3,8 @@
 //! A value counts at most once an hour and four times a day, so ten thousand repeats teach as much as one. Counts
 //! halve in fourteen days; a value below [`FORGOTTEN`] is gone. Eight bytes per value.
 
+use std::sync::LazyLock;
+
 use serde::{Deserialize, Serialize};
 
 use super::burst::Bursts;
@@ -25,6 +27,11 @@ const TOLD: u16 = 1 << 15;
 
 /// What is left of a count after `hours`.
 pub(super) fn decay(hours: u32) -> f32 {
+    static USUAL: LazyLock<[f32; HOURS as usize]> = LazyLock::new(|| std::array::from_fn(|h| exact_decay(h as u32)));
+    USUAL.get(hours as usize).copied().unwrap_or_else(|| exact_decay(hours))
+}
+
+fn exact_decay(hours: u32) -> f32 {
     (-(hours as f32) / HALF_LIFE).exp2()
 }
 
@@ -109,7 +116,7 @@ pub struct Own {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Who {
     /// Cluster and name.
-    pub owner: std::sync::Arc<str>,
+    pub owner: Box<str>,
     /// Place of its cluster in the list.
     pub cluster: u32,
     pub class: Class,
@@ -193,6 +200,7 @@ impl Principal {
     /// Takes up a new value; returns the one that had to go for it, and whether peers counted that.
     pub fn insert(&mut self, table: Id, value: Id, hour: u32, told: bool) -> Option<(Id, bool)> {
         let (i, start) = self.find(table).unwrap_or_else(|| {
+            self.tables.reserve_exact(1);
             self.tables.push(Table { id: table, total: 0.0, hour, len: 0 });
             (self.tables.len() - 1, self.entries.len())
         });
@@ -202,6 +210,9 @@ impl Principal {
         let end = start + t.len as usize;
         if (t.len as usize) < MAX_VALUES {
             t.len += 1;
+            if self.entries.len() == self.entries.capacity() {
+                self.entries.reserve_exact(1 + self.entries.len() / 16);
+            }
             self.entries.insert(end, Entry::new(value, hour, told));
             return None;
         }
@@ -217,6 +228,7 @@ impl Principal {
             if self.pending.len() >= MAX_PENDING {
                 self.pending.remove(0);
             }
+            self.pending.reserve_exact(1);
             self.pending.push(Pending { text: text.into(), day, days: 1 });
             return false;
         };
@@ -249,6 +261,9 @@ impl Principal {
     }
 
     fn drop_where(&mut self, drop: impl Fn(&Entry) -> bool, mut gone: impl FnMut(Id, Id, bool)) {
+        if !self.entries.iter().any(&drop) {
+            return;
+        }
         let mut kept = Vec::with_capacity(self.entries.len());
         let mut start = 0;
         for t in &mut self.tables {
@@ -264,6 +279,7 @@ impl Principal {
             start = end;
             t.len = (kept.len() - before) as u16;
         }
+        kept.shrink_to_fit();
         self.entries = kept;
         self.tables.retain(|t| t.len > 0);
     }
@@ -295,30 +311,52 @@ impl Principal {
         self.tables.iter().map(|t| t.id)
     }
 
-    /// Memory it takes, about.
+    /// Memory it takes, about. By what there is and not by what is reserved: a restart must not change who has to leave.
     pub fn bytes(&self) -> usize {
-        let pending: usize = self.pending.iter().map(|p| p.text.len()).sum();
-        size_of::<Self>()
-            + self.who.owner.len()
-            + self.tables.capacity() * size_of::<Table>()
-            + self.entries.capacity() * size_of::<Entry>()
-            + self.pending.capacity() * size_of::<Pending>()
+        let pending: usize = self.pending.iter().map(|p| allocated::<u8>(p.text.len())).sum();
+        allocated::<Self>(1)
+            + allocated::<u8>(self.who.owner.len())
+            + allocated::<Table>(self.tables.len())
+            + allocated::<Entry>(self.entries.len())
+            + allocated::<Pending>(self.pending.len())
             + pending
             + self.bursts.bytes()
             + self.risk.bytes()
     }
 }
 
-/// A principal as data: entries as `[value, count, stamp]`.
+/// Bytes that `n` of these take, with what an allocator adds to them.
+pub(super) const fn allocated<T>(n: usize) -> usize {
+    if n == 0 { 0 } else { n * size_of::<T>() + 16 }
+}
+
+/// A principal as data: entries as `[value, count, stamp]`. All fields are always written: records on the shelf have
+/// no names.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Stored {
-    who: Who,
+    pub who: Who,
     tables: Vec<Table>,
     entries: Vec<(Id, u16, u16)>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pending: Vec<Pending>,
     bursts: Bursts,
     risk: Risk,
+}
+
+impl Stored {
+    /// Leaves out the number of a value, that means nothing outside of memory.
+    pub fn clear_value(&mut self, at: u32) {
+        if let Some(entry) = self.entries.get_mut(at as usize) {
+            entry.0 = 0;
+        }
+    }
+
+    /// Gives the value of an entry the number that `of` its peers, and whether they count it, has now.
+    pub fn set_value(&mut self, at: u32, of: impl FnOnce([Id; 2], bool) -> Id) {
+        if let Some(entry) = self.entries.get_mut(at as usize) {
+            entry.0 = of(self.who.peers, entry.2 & TOLD != 0);
+        }
+    }
 }
 
 impl From<&Principal> for Stored {
@@ -335,9 +373,12 @@ impl From<&Principal> for Stored {
 }
 
 impl From<Stored> for Principal {
-    fn from(s: Stored) -> Self {
-        let entries: Vec<Entry> =
+    fn from(mut s: Stored) -> Self {
+        let mut entries: Vec<Entry> =
             s.entries.into_iter().map(|(value, count, stamp)| Entry { value, count, stamp }).collect();
+        entries.shrink_to_fit();
+        s.tables.shrink_to_fit();
+        s.bursts.shrink();
         Self { who: s.who, tables: s.tables, entries, pending: s.pending, bursts: s.bursts, risk: s.risk }
     }
 }

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Dimension;
+use super::principal::allocated;
 use super::prior::Tactic;
 use crate::alert::Level;
 
@@ -45,24 +46,70 @@ struct Incident {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Stored", into = "Stored")]
 pub struct Risk {
     pub bits: f32,
-    at: i64,
     /// Usual novelty of this principal, bits per observation.
     level: f32,
+    at: i64,
     samples: u32,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// Most principals have none.
+    case: Option<Box<Case>>,
+}
+
+/// What speaks against a principal.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Case {
     credits: Vec<Credit>,
     /// When each tactic was last seen, microseconds; 0: never.
     tactics: [i64; Tactic::ALL.len()],
     incident: Option<Incident>,
 }
 
+/// [`Risk`] as data.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Stored {
+    bits: f32,
+    at: i64,
+    level: f32,
+    samples: u32,
+    #[serde(default)]
+    credits: Vec<Credit>,
+    tactics: [i64; Tactic::ALL.len()],
+    incident: Option<Incident>,
+}
+
+impl From<Risk> for Stored {
+    fn from(risk: Risk) -> Self {
+        let Case { credits, tactics, incident } = risk.case.map(|c| *c).unwrap_or_default();
+        Self { bits: risk.bits, at: risk.at, level: risk.level, samples: risk.samples, credits, tactics, incident }
+    }
+}
+
+impl From<Stored> for Risk {
+    fn from(s: Stored) -> Self {
+        let case = Case { credits: s.credits, tactics: s.tactics, incident: s.incident };
+        let case = (case != Case::default()).then(|| Box::new(case));
+        Self { bits: s.bits, level: s.level, at: s.at, samples: s.samples, case }
+    }
+}
+
 impl Risk {
     /// `level`: usual novelty of the class.
     pub fn new(now: i64, level: f32) -> Self {
-        let tactics = [0; Tactic::ALL.len()];
-        Self { bits: 0.0, at: now, level, samples: 0, credits: Vec::new(), tactics, incident: None }
+        Self { bits: 0.0, level, at: now, samples: 0, case: None }
+    }
+
+    fn case(&mut self) -> &mut Case {
+        self.case.get_or_insert_default()
+    }
+
+    fn credits(&self) -> &[Credit] {
+        self.case.as_ref().map_or(&[], |case| &case.credits)
+    }
+
+    fn incident(&self) -> Option<Incident> {
+        self.case.as_ref().and_then(|case| case.incident)
     }
 
     /// Lets time pass.
@@ -70,35 +117,45 @@ impl Risk {
         if now > self.at {
             self.bits = self.bits_at(now);
             self.at = now;
-            self.credits.retain(|c| now - c.at <= DAY);
-            self.incident = self.incident.filter(|i| now - i.opened < DAY);
+            if let Some(case) = &mut self.case {
+                case.credits.retain(|c| now - c.at <= DAY);
+                case.incident = case.incident.filter(|i| now - i.opened < DAY);
+            }
         }
     }
 
     /// Gives back the memory of evidence that no longer counts.
     pub fn rest(&mut self, now: i64) {
-        self.credits.retain(|c| now - c.at <= DAY);
-        self.credits.shrink_to_fit();
+        if let Some(case) = &mut self.case {
+            case.credits.retain(|c| now - c.at <= DAY);
+            case.credits.shrink_to_fit();
+            case.tactics.iter_mut().filter(|at| now - **at >= TACTICS_SPAN).for_each(|at| *at = 0);
+            if **case == Case::default() {
+                self.case = None;
+            }
+        }
     }
 
     /// Risk as it would be at `now`.
     pub fn bits_at(&self, now: i64) -> f32 {
         let left = self.bits * (-((now - self.at).max(0) as f32 / 1e6) / HALF_LIFE_SECONDS).exp2();
-        let closed = self.incident.is_some_and(|i| now - i.opened >= DAY);
+        let closed = self.incident().is_some_and(|i| now - i.opened >= DAY);
         if closed { left.min(LEFT_OVER) } else { left }
     }
 
     /// Whether this evidence was counted within the last day.
     pub fn credited(&self, dimension: Dimension, value: &str) -> bool {
-        self.credits.iter().any(|c| c.dimension == dimension && *c.value == *value)
+        self.credits().iter().any(|c| c.dimension == dimension && *c.value == *value)
     }
 
     pub fn credit(&mut self, credit: Credit) {
-        if self.credits.len() >= MAX_CREDITS {
-            let least = (0..self.credits.len()).min_by(|a, b| self.credits[*a].bits.total_cmp(&self.credits[*b].bits));
-            least.map(|at| self.credits.swap_remove(at));
+        let credits = &mut self.case().credits;
+        if credits.len() >= MAX_CREDITS {
+            let least = (0..credits.len()).min_by(|a, b| credits[*a].bits.total_cmp(&credits[*b].bits));
+            least.map(|at| credits.swap_remove(at));
         }
-        self.credits.push(credit);
+        credits.reserve_exact(1);
+        credits.push(credit);
     }
 
     /// Adds what an observation's evidence, not counted before, sums up to.
@@ -112,7 +169,7 @@ impl Risk {
         let mut more = excess.max(-0.5);
         if excess > 0.0 {
             if let Some(tactic) = tactic.filter(|_| evidence > 2.0) {
-                self.tactics[tactic as usize] = now;
+                self.case().tactics[tactic as usize] = now;
             }
             more *= self.progression(now);
         }
@@ -128,7 +185,7 @@ impl Risk {
     /// Adds the bits of a rule's finding.
     pub fn add_rule(&mut self, bits: f32, tactics: impl Iterator<Item = Tactic>, now: i64) {
         self.pass(now);
-        tactics.for_each(|t| self.tactics[t as usize] = now);
+        tactics.for_each(|t| self.case().tactics[t as usize] = now);
         self.bits += bits * self.progression(now);
     }
 
@@ -138,8 +195,9 @@ impl Risk {
 
     /// Steps of an attack seen within three days.
     pub fn tactics(&self, now: i64) -> impl Iterator<Item = Tactic> {
+        let seen = self.case.as_ref().map_or([0; Tactic::ALL.len()], |case| case.tactics);
         Tactic::ALL.into_iter().filter(move |t| {
-            let at = self.tactics[*t as usize];
+            let at = seen[*t as usize];
             at > 0 && now - at < TACTICS_SPAN
         })
     }
@@ -148,24 +206,28 @@ impl Risk {
     pub fn opens(&mut self, bits: f32, now: i64) -> bool {
         self.pass(now);
         let tactics = self.tactics(now).fold(0, |set, t| set | 1 << t as u32);
-        let grown = self.incident.is_none_or(|i| bits >= i.bits + 6.0 || tactics & !i.tactics != 0);
+        let before = self.incident();
+        let grown = before.is_none_or(|i| bits >= i.bits + 6.0 || tactics & !i.tactics != 0);
         if grown {
-            let opened = self.incident.map_or(now, |i| i.opened);
-            self.incident = Some(Incident { opened, bits, tactics });
+            let opened = before.map_or(now, |i| i.opened);
+            self.case().incident = Some(Incident { opened, bits, tactics });
         }
         grown
     }
 
     /// The evidence of the last day, the heaviest first.
     pub fn story(&self) -> Vec<&Credit> {
-        let mut credits: Vec<&Credit> = self.credits.iter().collect();
+        let mut credits: Vec<&Credit> = self.credits().iter().collect();
         credits.sort_by(|a, b| b.bits.total_cmp(&a.bits).then(a.at.cmp(&b.at)).then(a.value.cmp(&b.value)));
         credits
     }
 
+    /// Memory beside the struct itself.
     pub fn bytes(&self) -> usize {
-        let texts: usize = self.credits.iter().map(|c| c.value.len() + c.audit_id.len() + c.text.len()).sum();
-        self.credits.capacity() * size_of::<Credit>() + texts
+        let Some(case) = &self.case else { return 0 };
+        let texts = case.credits.iter().flat_map(|c| [&c.context, &c.value, &c.audit_id, &c.text]);
+        let texts: usize = texts.map(|text| allocated::<u8>(text.len())).sum();
+        allocated::<Case>(1) + allocated::<Credit>(case.credits.len()) + texts
     }
 }
 

@@ -9,7 +9,7 @@ use super::members::Members;
 use super::observation::{Class, Observation, is_power};
 use super::principal::{Own, Principal};
 use super::prior;
-use super::vocabulary::Vocabulary;
+use super::vocabulary::{Id, Vocabulary};
 use super::{Dimension, Fleet};
 
 /// Smallest probability believed.
@@ -41,10 +41,16 @@ pub(super) struct Term {
 /// Most terms an observation has.
 const MAX_TERMS: usize = 10;
 
+/// Most values an observation has a number for.
+const MAX_NUMBERS: usize = 10;
+
 #[derive(Debug, Default)]
 pub(super) struct Terms {
     list: [Option<Term>; MAX_TERMS],
     len: usize,
+    /// Table and value of what the principal has a habit of, as far as it was looked up: learning needs them again.
+    numbers: [Option<(Dimension, Id, Id)>; MAX_NUMBERS],
+    numbered: usize,
 }
 
 impl Terms {
@@ -53,6 +59,24 @@ impl Terms {
             *slot = Some(term);
             self.len += 1;
         }
+    }
+
+    fn weigh(&mut self, mut term: Term, attack: f32, deviates: f32) {
+        term.bits = bits(attack, term.p, deviates);
+        self.push(term);
+    }
+
+    fn number(&mut self, dimension: Dimension, table: Id, value: Id) {
+        if let Some(slot) = self.numbers.get_mut(self.numbered) {
+            *slot = Some((dimension, table, value));
+            self.numbered += 1;
+        }
+    }
+
+    /// Numbers of the table and the value of a dimension with one value, if the principal has a habit of it.
+    pub fn numbers(&self, dimension: Dimension) -> Option<(Id, Id)> {
+        let mut known = self.numbers[..self.numbered].iter().flatten();
+        known.find(|(d, ..)| *d == dimension).map(|(_, table, value)| (*table, *value))
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Term> {
@@ -103,13 +127,19 @@ pub(super) fn outcome(o: &Observation) -> &'static str {
 
 impl Known<'_> {
     /// P of a value; `symbols`: how many values the dimension can have, 1 for open ones.
-    fn predict(&mut self, dimension: Dimension, context: &str, value: &str, symbols: f32) -> Term {
+    fn predict(
+        &mut self,
+        terms: &mut Terms,
+        dimension: Dimension,
+        (context, value): (&str, &str),
+        symbols: f32,
+    ) -> Term {
         table_text(self.text, dimension, context);
         let table = self.vocabulary.find(self.text);
         value_text(self.text, value);
         let value = self.vocabulary.find(self.text);
         let [class, group] = self.principal.who.peers;
-        let holders = self.vocabulary.holders(class, value);
+        let holders = self.vocabulary.holders(class, value, self.text);
         let class_held = self.vocabulary.held(class, table);
         let mut p = match class_held {
             None => 0.3 / symbols,
@@ -121,7 +151,7 @@ impl Known<'_> {
         if group != class
             && let Some(held) = self.vocabulary.held(group, table)
         {
-            let holders = self.vocabulary.holders(group, value) as f32;
+            let holders = self.vocabulary.holders(group, value, self.text) as f32;
             p = (holders + held.values as f32 * p) / (held.pairs as f32 + held.values as f32);
         }
         p = p.max(P_MIN);
@@ -130,6 +160,9 @@ impl Known<'_> {
             let values = own.values.max(1) as f32;
             p = ((own.count + values * p) / (own.total + values)).max(P_MIN);
         }
+        if let (true, Some(table), Some(value)) = (own.count > 0.0, table, value) {
+            terms.number(dimension, table, value);
+        }
         let peers = (holders, class_held.map_or(0, |h| h.pairs));
         Term { dimension, bits: 0.0, p, own, peers, token: 0 }
     }
@@ -137,42 +170,39 @@ impl Known<'_> {
     /// All terms of an observation. `new`: whether the principal is in its first day.
     pub fn terms(&mut self, o: &Observation, cluster: u32, new: bool) -> Terms {
         let mut terms = Terms::default();
-        let mut weigh = |mut term: Term, attack: f32, deviates: f32| {
-            term.bits = bits(attack, term.p, deviates);
-            terms.push(term);
-        };
-        let action = self.predict(Dimension::Action, "", o.action_text(), prior::ACTIONS);
-        weigh(action, prior::attack(o.verb(), o.resource(), o.reads), 0.9);
-        let namespace = self.predict(Dimension::Namespace, mode(o), o.namespace(), 1.0);
+        let action = self.predict(&mut terms, Dimension::Action, ("", o.action_text()), prior::ACTIONS);
+        terms.weigh(action, prior::attack(o.verb(), o.resource(), o.reads), 0.9);
+        let namespace = self.predict(&mut terms, Dimension::Namespace, (mode(o), o.namespace()), 1.0);
         let new_namespace = namespace.own.count <= 0.0;
-        weigh(namespace, if new_namespace { 0.3 } else { namespace.p.min(0.3) }, 0.5);
+        terms.weigh(namespace, if new_namespace { 0.3 } else { namespace.p.min(0.3) }, 0.5);
         if o.sensitive {
-            let mut object = self.predict(Dimension::Object, o.object_kind(), o.object_text(), 1.0);
+            let mut object = self.predict(&mut terms, Dimension::Object, (o.object_kind(), o.object_text()), 1.0);
             if o.class == Class::Node && !o.denied {
                 object.p = object.p.max(P_REFINED);
             }
             // In a new namespace every object is new: that has been paid for.
-            weigh(object, if object.own.count <= 0.0 && !new_namespace { 0.5 } else { object.p }, 0.5);
+            terms.weigh(object, if object.own.count <= 0.0 && !new_namespace { 0.5 } else { object.p }, 0.5);
         }
-        let client = self.refined((Dimension::Client, o.client()), (Dimension::ClientVersion, o.version()));
-        weigh(client, if client.own.count <= 0.0 { 0.4 } else { client.p }, 0.5);
-        let network = self.refined((Dimension::Network, o.network()), (Dimension::Subnet, o.subnet()));
-        weigh(network, if network.own.count <= 0.0 { 0.4 } else { network.p }, 0.5);
-        let mut ended = self.predict(Dimension::Outcome, "", outcome(o), 1.0);
+        let client = self.refined(&mut terms, (Dimension::Client, o.client()), (Dimension::ClientVersion, o.version()));
+        terms.weigh(client, if client.own.count <= 0.0 { 0.4 } else { client.p }, 0.5);
+        let network = self.refined(&mut terms, (Dimension::Network, o.network()), (Dimension::Subnet, o.subnet()));
+        terms.weigh(network, if network.own.count <= 0.0 { 0.4 } else { network.p }, 0.5);
+        let mut ended = self.predict(&mut terms, Dimension::Outcome, ("", outcome(o)), 1.0);
         ended.p = ended.p.max(P_COARSE);
-        weigh(ended, if o.denied { 0.3 } else { 0.7 }, 0.4);
+        terms.weigh(ended, if o.denied { 0.3 } else { 0.7 }, 0.4);
         if o.class == Class::Human {
-            let mut slot = self.predict(Dimension::Time, "", super::observation::SLOTS[o.slot() as usize], 12.0);
+            let slot = super::observation::SLOTS[o.slot() as usize];
+            let mut slot = self.predict(&mut terms, Dimension::Time, ("", slot), 12.0);
             slot.p = slot.p.max(P_COARSE);
-            weigh(slot, 1.0 / 12.0, 0.3);
+            terms.weigh(slot, 1.0 / 12.0, 0.3);
         }
         if new && let Some(p) = self.members.newcomer(cluster, o.class) {
             let (own, peers) = (Own::default(), (0, 0));
-            weigh(Term { dimension: Dimension::Principal, bits: 0.0, p, own, peers, token: 0 }, 0.3, 0.5);
+            terms.weigh(Term { dimension: Dimension::Principal, bits: 0.0, p, own, peers, token: 0 }, 0.3, 0.5);
         }
         let mut content: Option<Term> = None;
         for (token, text) in o.tokens().enumerate() {
-            let mut term = self.predict(Dimension::Content, o.resource(), text, 1.0);
+            let mut term = self.predict(&mut terms, Dimension::Content, (o.resource(), text), 1.0);
             let attack = if is_power(text) { 0.3 } else { 0.1 };
             (term.bits, term.token) = (bits(if term.own.count <= 0.0 { attack } else { term.p }, term.p, 0.5), token);
             content = content.into_iter().chain([term]).max_by(|a, b| a.bits.total_cmp(&b.bits));
@@ -185,12 +215,12 @@ impl Known<'_> {
     }
 
     /// A value, or where that is known the finer value inside it: weak evidence, since clients are upgraded.
-    fn refined(&mut self, coarse: (Dimension, &str), fine: (Dimension, &str)) -> Term {
-        let known = self.predict(coarse.0, "", coarse.1, 1.0);
+    fn refined(&mut self, terms: &mut Terms, coarse: (Dimension, &str), fine: (Dimension, &str)) -> Term {
+        let known = self.predict(terms, coarse.0, ("", coarse.1), 1.0);
         if known.own.count <= 0.0 {
             return known;
         }
-        let finer = self.predict(fine.0, coarse.1, fine.1, 1.0);
+        let finer = self.predict(terms, fine.0, (coarse.1, fine.1), 1.0);
         if finer.own.count > 0.0 {
             return known;
         }

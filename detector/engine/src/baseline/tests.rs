@@ -431,7 +431,7 @@ fn a_reset_forgets_one_or_all() {
 
 #[test]
 fn a_description_tells_what_is_usual() {
-    let b = trained();
+    let mut b = trained();
     let all = b.describe(None);
     assert_eq!(all.len(), 6);
     let [one] = &b.describe(Some("system:serviceaccount:web:front"))[..] else { panic!("one") };
@@ -441,4 +441,153 @@ fn a_description_tells_what_is_usual() {
     assert!((action.values[0].share - 0.5).abs() < 0.05 && action.values[0].peers == 6);
     let subnet = one.tables.iter().find(|t| t.dimension == "subnet").expect("subnets");
     assert_eq!((subnet.context.as_str(), subnet.values[0].value.as_str()), ("10.244.0.0/16", "10.244.3.0/24"));
+}
+
+/// A shelf in memory; every fourth record begins a segment.
+#[derive(Clone, Debug, Default)]
+struct Drawer(std::sync::Arc<std::sync::Mutex<Vec<Option<Vec<u8>>>>>);
+
+impl Drawer {
+    fn records(&self) -> std::sync::MutexGuard<'_, Vec<Option<Vec<u8>>>> {
+        self.0.lock().expect("one thread")
+    }
+}
+
+impl Shelf for Drawer {
+    fn put(&mut self, record: &[u8]) -> Option<ShelfPlace> {
+        let mut records = self.records();
+        records.push(Some(record.to_vec()));
+        let at = records.len() as u32 - 1;
+        Some(ShelfPlace { segment: at / 4, offset: at % 4, len: record.len() as u32 })
+    }
+
+    fn get(&self, place: ShelfPlace) -> Option<Vec<u8>> {
+        self.records().get((place.segment * 4 + place.offset) as usize).cloned().flatten()
+    }
+
+    fn full(&self) -> Vec<(u32, u64)> {
+        let records = self.records();
+        let size = |four: &[Option<Vec<u8>>]| four.iter().flatten().map(Vec::len).sum::<usize>() as u64;
+        (0..).zip(records.chunks_exact(4)).map(|(segment, four)| (segment, size(four))).collect()
+    }
+}
+
+/// Room for some forty principals.
+const TIGHT: Options = Options { per_day: 5.0, fixed: Some((8.0, 10.0)), max_bytes: 60_000, max_shelved: 1 << 20 };
+
+fn shelved(options: Options) -> (Baselines, Drawer) {
+    let (mut b, drawer) = (Baselines::new(options), Drawer::default());
+    b.shelve(Box::new(drawer.clone()));
+    (b, drawer)
+}
+
+/// The `i`th request of a crowd: each with habits and secrets of its own, some of them shared by two, that come back
+/// after many others; people with groups among them.
+fn of_crowd(i: u32) -> Request {
+    let who = i * 7 % 150;
+    let name = name_of(who);
+    let user =
+        if who.is_multiple_of(3) { format!("dev{name}") } else { format!("system:serviceaccount:web:app{name}") };
+    let of = if i.is_multiple_of(11) { name_of(who / 2) } else { name };
+    let (resource, verb) = [("secrets", "get"), ("configmaps", "get"), ("pods", "list")][i as usize / 150 % 3];
+    Request { user: Box::leak(user.into_boxed_str()), resource, verb, name: format!("own{of}"), ..usual() }
+}
+
+fn crowd(b: &mut Baselines, some: std::ops::Range<u32>, mut each: impl FnMut(&mut Baselines, u32, Vec<Told>)) {
+    for i in some {
+        let told = see(b, &of_crowd(i), START + i64::from(i) * HOUR / 20, &[]);
+        each(b, i, told);
+    }
+}
+
+#[test]
+fn who_was_on_the_shelf_is_judged_as_if_it_had_never_left() {
+    let mut roomy = Baselines::new(Options { max_bytes: 1 << 30, ..TIGHT });
+    let (mut tight, drawer) = shelved(TIGHT);
+    let mut expected = Vec::new();
+    crowd(&mut roomy, 0..6_000, |b, _, told| expected.push((b.last(), told)));
+    crowd(&mut tight, 0..6_000, |b, i, told| {
+        assert_eq!((b.last(), told), expected[i as usize], "request {i}");
+        assert!(b.bytes() <= TIGHT.max_bytes);
+    });
+    let (all, some) = (roomy.counts(), tight.counts());
+    assert_eq!((some.principals, some.evicted, some.lost), (all.principals, 0, 0));
+    assert!(some.shelved > 50 && drawer.records().len() > 2_000, "{some:?}");
+    assert_eq!(tight.describe(None).len(), roomy.describe(None).len());
+    let orders = [
+        quieted(&[("client", "curl")]),
+        Order::Reset { cluster: None, principal: Some("devd".into()) },
+        Order::Reset { cluster: None, principal: None },
+    ];
+    for order in &orders {
+        assert_eq!(tight.follow(order), roomy.follow(order), "{order:?}");
+        assert_eq!(tight.counts().principals, roomy.counts().principals);
+    }
+    assert_eq!((tight.bytes(), tight.counts().shelved_bytes), (0, 0));
+}
+
+#[test]
+fn a_snapshot_finds_its_records_again_and_an_export_needs_none() {
+    let (mut a, drawer) = shelved(TIGHT);
+    crowd(&mut a, 0..1_000, |_, _, _| {});
+    let json = serde_json::to_string(&a.snapshot()).expect("data");
+    let again = || Baselines::restore(TIGHT, serde_json::from_str(&json).expect("own data"));
+    let mut b = again();
+    b.shelve(Box::new(drawer.clone()));
+    assert_eq!((b.counts().principals, b.bytes()), (a.counts().principals, a.bytes()));
+    let mut expected = Vec::new();
+    crowd(&mut a, 1_000..2_000, |b, _, told| expected.push((b.last(), told)));
+    // What was written after the snapshot lies there too, and is nobody's.
+    crowd(&mut b, 1_000..2_000, |b, i, told| assert_eq!((b.last(), told), expected[i as usize - 1_000]));
+    assert_eq!(b.counts().lost, 0);
+    let mut exporting = again();
+    exporting.shelve(Box::new(drawer));
+    let exported = Baselines::restore(Options::default(), exporting.export());
+    assert_eq!((exported.counts().shelved, exported.counts().principals), (0, b.counts().principals));
+}
+
+#[test]
+fn a_damaged_record_is_counted_and_its_identity_learned_anew() {
+    let (mut b, drawer) = shelved(TIGHT);
+    crowd(&mut b, 0..1_000, |_, _, _| {});
+    let before = b.counts();
+    for (i, record) in drawer.records().iter_mut().enumerate() {
+        match i % 3 {
+            0 => *record = None,
+            1 => record.iter_mut().for_each(|r| r.truncate(20)),
+            _ => {}
+        }
+    }
+    crowd(&mut b, 1_000..3_000, |_, _, _| {});
+    let after = b.counts();
+    assert!(after.lost >= before.shelved / 2, "{before:?} {after:?}");
+    assert_eq!((after.principals, after.evicted), (before.principals, 0));
+}
+
+#[test]
+fn the_shelf_is_bounded_and_scattered_records_are_written_together() {
+    let (mut b, _) = shelved(Options { max_shelved: 20_000, ..TIGHT });
+    crowd(&mut b, 0..3_000, |b, _, _| assert!(b.counts().shelved_bytes <= 20_000));
+    let counts = b.counts();
+    assert!(counts.evicted > 0 && counts.shelved > 10, "{counts:?}");
+
+    let (mut b, drawer) = shelved(TIGHT);
+    crowd(&mut b, 0..3_000, |_, _, _| {});
+    let (mut last, mut now) = (usize::MAX, b.members.cold.segments().count());
+    while now < last {
+        (last, now) = (now, b.tidy().len());
+    }
+    let wasted = |b: &Baselines| {
+        let used: Vec<u32> = b.members.cold.segments().collect();
+        let whole: u64 = drawer.full().into_iter().filter(|(s, _)| used.contains(s)).map(|(_, bytes)| bytes).sum();
+        whole / b.counts().shelved_bytes
+    };
+    assert!(wasted(&b) < 3, "{}", wasted(&b));
+    // What no segment in use has is removed, and nobody misses it.
+    let used: Vec<u32> = b.members.cold.segments().collect();
+    (0..).zip(drawer.records().iter_mut()).filter(|(at, _)| !used.contains(&(at / 4))).for_each(|(_, r)| *r = None);
+    let expected = b.counts().principals;
+    assert_eq!((b.describe(None).len() as u64, b.counts().lost), (expected, 0));
+    while b.members.evict(&mut b.words) {}
+    assert_eq!((b.counts().principals, b.bytes()), (0, 0));
 }

@@ -157,6 +157,11 @@ impl Engine {
         self.baselines.as_deref()
     }
 
+    /// As [`Self::baselines`], to keep house in them.
+    pub fn baselines_mut(&mut self) -> Option<&mut Baselines> {
+        self.baselines.as_deref_mut()
+    }
+
     /// Follows what people told about the baselines; false where it is about nobody known, or nothing is learned.
     pub fn follow(&mut self, order: &baseline::Order) -> bool {
         self.baselines.as_mut().is_some_and(|b| b.follow(order))
@@ -164,8 +169,11 @@ impl Engine {
 
     /// Takes over baselines learned elsewhere, instead of its own.
     pub fn import(&mut self, stored: baseline::Snapshot) {
+        let shelf = self.baselines.as_mut().and_then(|b| b.unshelve());
         if let Some(options) = self.options.baseline {
-            self.baselines = Some(Box::new(Baselines::restore(options, stored)));
+            let mut baselines = Baselines::restore(options, stored);
+            shelf.into_iter().for_each(|shelf| baselines.shelve(shelf));
+            self.baselines = Some(Box::new(baselines));
         }
     }
 

@@ -11,6 +11,7 @@ use lapwing_engine::rule::set::{LoadOptions, RuleSet};
 
 use super::super::{Exit, Globals, print};
 use crate::input::{Events, Limits};
+use crate::pipeline::shelf::ColdFiles;
 use crate::pipeline::{now_micros, orders, snapshot};
 
 /// Write the baselines of the service to standard output, compressed
@@ -88,7 +89,15 @@ pub fn read(file: Option<&Path>, globals: &Globals) -> anyhow::Result<Snapshot> 
 
 /// As [`read`], ready to be asked.
 pub fn open(file: Option<&Path>, globals: &Globals) -> anyhow::Result<Baselines> {
-    Ok(Baselines::restore(baseline::Options::default(), read(file, globals)?))
+    let mut baselines = Baselines::restore(baseline::Options::default(), read(file, globals)?);
+    if file.is_none() {
+        let cold = orders::cold_dir(&globals.data_dir()?.join("state"));
+        // Where nobody is on disk there is no such directory.
+        if cold.exists() {
+            baselines.shelve(Box::new(ColdFiles::open(&cold)?));
+        }
+    }
+    Ok(baselines)
 }
 
 /// # Errors
@@ -97,7 +106,7 @@ pub fn export(_: &ExportArgs, globals: &Globals) -> anyhow::Result<Exit> {
     if std::io::stdout().is_terminal() {
         bail!("this is binary; write it to a file: `lapwing baseline export > baselines.zst`");
     }
-    let json = serde_json::to_vec(&read(None, globals)?)?;
+    let json = serde_json::to_vec(&open(None, globals)?.export())?;
     print(&zstd::encode_all(json.as_slice(), 3)?)
 }
 

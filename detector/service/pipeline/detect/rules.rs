@@ -41,6 +41,10 @@ impl Run {
         match engine.restore(self.at.engine.snapshot()) {
             Ok(()) => {
                 self.told = Told::default();
+                let shelf = self.at.engine.baselines_mut().and_then(|b| b.unshelve());
+                if let (Some(shelf), Some(baselines)) = (shelf, engine.baselines_mut()) {
+                    baselines.shelve(shelf);
+                }
                 self.at.engine = engine;
                 self.judging = id;
                 if !book.ours {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use lapwing_engine::engine::Engine;
 
-use super::{Detect, Positions, Rulebook, orders, rulebook, snapshot};
+use super::{ColdFiles, Detect, Positions, Rulebook, orders, rulebook, snapshot};
 
 /// Where to go on from, with the engine as it was there.
 pub(super) struct Start {
@@ -75,6 +75,15 @@ impl Detect {
                 None
             }
         }
+    }
+
+    /// Gives the baselines a place on disk for whoever memory has no room for; nothing where none is wanted.
+    pub(super) fn shelve(&mut self) -> anyhow::Result<Option<ColdFiles>> {
+        let wanted = self.options.baseline.is_some_and(|b| b.max_shelved > 0);
+        let Some(baselines) = self.engine.baselines_mut().filter(|_| wanted) else { return Ok(None) };
+        let cold = ColdFiles::open(&orders::cold_dir(&self.state)).context("baselines on disk")?;
+        baselines.shelve(Box::new(cold.clone()));
+        Ok(Some(cold))
     }
 
     /// Takes over baselines that were left for this start.

@@ -15,37 +15,51 @@ struct House {
     events: Journal,
     alerts: Journal,
     metrics: Arc<Metrics>,
+    options: lapwing_engine::engine::Options,
 }
 
 impl House {
     fn new() -> Self {
+        Self::with(lapwing_engine::engine::Options::default())
+    }
+
+    fn with(options: lapwing_engine::engine::Options) -> Self {
         let dir = tempfile::tempdir().unwrap();
         for part in ["state", "rules"] {
             std::fs::create_dir(dir.path().join(part)).unwrap();
         }
         let open = |part: &str| Journal::open(&dir.path().join(part), journal::Options::default()).unwrap().0;
         let (events, alerts) = (open("journal"), open("alerts"));
-        let house = Self { events, alerts, metrics: Arc::new(Metrics::new(["prod"])), dir };
+        let house = Self { events, alerts, metrics: Arc::new(Metrics::new(["prod"])), options, dir };
         house.run("first");
         house
     }
 
     /// A batch with one event of each actor.
     fn event(&self, actors: &str) {
+        self.event_at(10, actors);
+    }
+
+    fn event_at(&self, hour: i64, actors: &str) {
         let text = |actor| {
             format!(
-                r#"{{"auditID":"{actor}","stage":"ResponseComplete","verb":"get","requestURI":"/","user":{{"username":"{actor}"}},"objectRef":{{"resource":"pods","name":"p","namespace":"n"}},"responseStatus":{{"code":200}},"requestReceivedTimestamp":"2026-11-20T10:00:00.000000Z","stageTimestamp":"2026-11-20T10:00:00.000000Z"}}"#
+                r#"{{"auditID":"{actor}","stage":"ResponseComplete","verb":"get","requestURI":"/","user":{{"username":"{actor}"}},"objectRef":{{"resource":"pods","name":"p","namespace":"n"}},"responseStatus":{{"code":200}},"requestReceivedTimestamp":"2026-11-20T{hour}:00:00.000000Z","stageTimestamp":"2026-11-20T{hour}:00:00.000000Z"}}"#
             )
         };
         let items = actors.split(' ').map(|actor| Item::Event(text(actor))).collect();
-        let batch = Batch { cluster: "prod".into(), origin: Origin::Webhook, received: 1_763_632_800_000_000, items };
+        let batch = Batch {
+            cluster: "prod".into(),
+            origin: Origin::Webhook,
+            received: 1_795_132_800_000_000 + hour * 3_600_000_000,
+            items,
+        };
         self.events.append_blocking(event_record::BATCH, batch.encode()).unwrap();
     }
 
     /// One run of the engine thread with a single rule, up to the end of the journal.
     fn run(&self, rule: &str) {
         let rulebook = self.book(rule);
-        let options = lapwing_engine::engine::Options::default();
+        let options = self.options.clone();
         let detect = Detect {
             events: self.events.clone(),
             alerts: self.alerts.clone(),
@@ -71,7 +85,7 @@ impl House {
         );
         std::fs::write(&file, text).unwrap();
         let selection = Selection { paths: vec![file], only_paths: true, filters: Vec::new(), ..Selection::default() };
-        let options = lapwing_engine::engine::Options::default();
+        let options = self.options.clone();
         Rulebook::write(&self.dir.path().join("rules"), selection.sources().unwrap(), &options).unwrap()
     }
 
@@ -163,4 +177,38 @@ fn an_event_that_ends_the_process_is_left_out_after_the_second_time_and_told() {
     house.forget_snapshots();
     run().unwrap();
     assert_eq!((house.told().len(), house.metrics.replay_divergence.get(), house.metrics.set_aside.get()), (3, 0, 1));
+}
+
+#[test]
+fn identities_on_disk_survive_a_restart_a_crash_and_new_rules_and_damage_is_counted() {
+    let baseline = lapwing_engine::baseline::Options { max_bytes: 40_000, ..Default::default() };
+    let house = House::with(lapwing_engine::engine::Options { baseline: Some(baseline), ..Default::default() });
+    let crowd = (0..200).map(|i| format!("actor-{i}")).collect::<Vec<String>>().join(" ");
+    let state = house.dir.path().join("state");
+    let counts = || {
+        let m = &house.metrics;
+        (m.baseline_principals.get(), m.baseline_shelved.get() > 100, m.baseline_evictions.get(), m.baseline_lost.get())
+    };
+    for (hour, rule) in [(11, "first"), (12, "first"), (13, "second")] {
+        house.event_at(hour, &crowd);
+        house.run(rule);
+        assert_eq!(counts(), (200, true, 0, 0), "{rule}");
+    }
+    // The newest snapshot is lost: the one before it still finds what it names.
+    let mut snapshots: Vec<PathBuf> = std::fs::read_dir(&state).unwrap().map(|e| e.unwrap().path()).collect();
+    snapshots.retain(|path| path.extension().is_some_and(|end| end == "snap"));
+    std::fs::remove_file(snapshots.iter().max().unwrap()).unwrap();
+    house.event_at(14, &crowd);
+    house.run("second");
+    assert_eq!((counts(), house.metrics.replay_divergence.get()), ((200, true, 0, 0), 0));
+    for entry in std::fs::read_dir(state.join("baselines")).unwrap() {
+        let path = entry.unwrap().path();
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[8..].iter_mut().for_each(|b| *b ^= 0x55);
+        std::fs::write(path, bytes).unwrap();
+    }
+    house.event_at(15, &crowd);
+    house.run("second");
+    let (known, _, evicted, lost) = counts();
+    assert!((known, evicted) == (200, 0) && lost > 100, "{known} {evicted} {lost}");
 }
