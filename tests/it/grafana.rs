@@ -219,6 +219,9 @@ fn fill_pipeline(metrics: &Metrics) {
     metrics.undecidable("exec-into-pod", 1);
     metrics.memory_evictions("pods", 1);
     metrics.alert(Level::High);
+    metrics.blind("prod", false);
+    metrics.missing("prod", 0);
+    metrics.unfinished("prod", 0);
     metrics.rejected("prod", RejectReason::NotJson);
     metrics.delivery("soc", Outcome::Delivered, 1);
     metrics.event_lag.observe(0.4);

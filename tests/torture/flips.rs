@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 
 use lapwing::journal::{CursorFile, Lsn, ReadError, open_read_only, verify};
 use lapwing::pipeline::snapshot;
-use lapwing::store::search::TIME_LIMIT;
 use lapwing::store::{Ask, Clock, Index, Order, Query};
 
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, PATIENCE};
 use crate::judge::settle;
 use crate::luck::Luck;
 use crate::sender::Ledger;
@@ -32,7 +31,7 @@ pub fn flips(scale: &Scale) -> Row {
     let ledger = Ledger::default();
     let mut daemon = Daemon::start("");
     for _ in 0..30 {
-        ledger.deliver(daemon.webhook, 5, crate::daemon::PATIENCE);
+        ledger.deliver(daemon.webhook, 5, PATIENCE);
     }
     settle(&daemon);
     assert!(daemon.stop().success());
@@ -127,6 +126,6 @@ fn hits(dir: &Path) -> Option<String> {
     let searcher = Index::open(dir).ok()?.searcher().ok()?;
     let clock = Clock { now: 0, utc: true };
     let query = Query::parse("actor:u*", clock).ok()?;
-    let answer = searcher.search(&Ask { query, limit: 10_000, order: Order::Oldest, within: TIME_LIMIT }).ok()?;
+    let answer = searcher.search(&Ask { query, limit: 10_000, order: Order::Oldest, within: 5 * PATIENCE }).ok()?;
     Some(format!("{:?}", answer.hits))
 }

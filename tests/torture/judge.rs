@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use lapwing::journal::{Lsn, open_read_only, verify};
-use lapwing::store::search::{MAX_LIMIT, TIME_LIMIT};
+use lapwing::store::search::MAX_LIMIT;
 use lapwing::store::{Ask, Clock, Index, Order, Query};
 use lapwing_engine::batch::{Batch, Item};
 use lapwing_engine::event::Event;
@@ -137,7 +137,7 @@ fn found(data: &Path) -> BTreeMap<String, usize> {
     while let Some(actor) = questions.pop() {
         let query = Query::parse(&format!("kind:event actor:{actor}"), Clock { now: 0, utc: true }).unwrap();
         let answer =
-            searcher.search(&Ask { query, limit: MAX_LIMIT, order: Order::Oldest, within: TIME_LIMIT }).unwrap();
+            searcher.search(&Ask { query, limit: MAX_LIMIT, order: Order::Oldest, within: 5 * PATIENCE }).unwrap();
         if answer.total > MAX_LIMIT {
             let start = actor.trim_end_matches('*');
             questions.extend((0..10).map(|digit| format!("{start}{digit}*")));

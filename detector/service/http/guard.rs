@@ -344,6 +344,37 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_stands_for_who_lists_its_name_and_a_token_beside_it_counts_first() {
+        let shown = |name: &str| {
+            let key = rcgen::KeyPair::generate().unwrap();
+            let params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+            Some(params.self_signed(&key).unwrap().der().clone())
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let soc = User {
+            name: "soc".into(),
+            role: Role::Viewer,
+            token_file: None,
+            client_names: vec!["soc.example.org".into()],
+        };
+        let users = vec![soc, user(dir.path(), "ops", Role::Operator, OPERATOR)];
+        let guard = Guard::load(Config { users, ..Config::default() }).unwrap();
+        let ask = |name: &str, token: Option<&str>, needs| {
+            let peer = Peer { address: "127.0.0.1:1".parse().unwrap(), certificate: shown(name), slot: None };
+            let mut headers = HeaderMap::new();
+            if let Some(token) = token {
+                headers.insert(AUTHORIZATION, HeaderValue::try_from(format!("Bearer {token}")).unwrap());
+            }
+            guard.allow(&peer, &headers, needs).map(|who| who.name.unwrap())
+        };
+        assert_eq!(ask("soc.example.org", None, Role::Viewer), Ok("soc".into()));
+        assert!(matches!(ask("soc.example.org", None, Role::Operator), Err(Denied::Role { .. })));
+        assert_eq!(ask("evil.example.org", None, Role::Metrics), Err(Denied::Unknown));
+        assert_eq!(ask("soc.example.org", Some(OPERATOR), Role::Operator), Ok("ops".into()));
+        assert_eq!(ask("soc.example.org", Some("not-a-token-we-know"), Role::Viewer), Err(Denied::Unknown));
+    }
+
+    #[test]
     fn without_users_looking_is_free_and_changing_is_not() {
         let guard = Guard::load(Config::default()).unwrap();
         assert_eq!(ask(&guard, None, Role::Viewer), Ok(Who { name: None, role: Role::Viewer }));

@@ -459,4 +459,40 @@ mod tests {
         assert_eq!(clock.now.borrow().until, until);
         assert_eq!(clock.now.borrow().stage.late(), End::Idle);
     }
+
+    /// Knows whoever asks anything.
+    struct Friendly;
+
+    impl Handler for Friendly {
+        fn terms(&self) -> Terms {
+            Terms { tls: None, retired: CancellationToken::new() }
+        }
+
+        async fn handle(&self, peer: &Peer, _: Request<Incoming>) -> Response<Full<Bytes>> {
+            peer.known();
+            Response::new(Full::new(Bytes::from_static(b"hello")))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_crowd_does_not_take_the_place_of_who_has_asked_already() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = tcp.local_addr().unwrap();
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut crowd = Vec::new();
+        for _ in 0..40 {
+            crowd.push(TcpStream::connect(address).await.unwrap());
+        }
+        // All of them wait to be accepted when it begins.
+        let (limits, drain) = (Limits { unknown: 8, ..Limits::default() }, CancellationToken::new());
+        let task = tokio::spawn(serve(tcp, Arc::new(Friendly), limits, drain.clone()));
+        let mut answer = String::new();
+        let _ = client.read_to_string(&mut answer).await;
+        assert!(answer.ends_with("hello"), "{answer:?}");
+        drop(crowd);
+        drain.cancel();
+        task.await.unwrap();
+    }
 }

@@ -188,7 +188,10 @@ impl Searcher {
         }
         let top = TopDocs::with_limit(limit).order_by_fast_field::<i64>("time", order);
         let (found, total) = self.inner.search(&*query, &Stoppable { inner: (top, Count), stop: Arc::clone(stop) })?;
-        let hits = found.into_iter().map(|(time, at)| self.hit(time.unwrap_or_default(), at));
+        let hits = found.into_iter().map(|(time, at)| match stop.load(Ordering::Acquire) {
+            true => Err(given_up()),
+            false => self.hit(time.unwrap_or_default(), at),
+        });
         Ok(Answer { hits: hits.collect::<tantivy::Result<_>>()?, total })
     }
 
@@ -233,6 +236,11 @@ impl Searcher {
     }
 }
 
+/// Nobody waits for this answer any more.
+fn given_up() -> tantivy::TantivyError {
+    tantivy::TantivyError::InternalError("given up".to_owned())
+}
+
 /// Collects until told to stop.
 struct Stoppable<C> {
     inner: C,
@@ -266,7 +274,7 @@ impl<C: Collector> Collector for Stoppable<C> {
         let mut document = documents.doc();
         while document != tantivy::TERMINATED {
             if self.stop.load(Ordering::Acquire) {
-                return Err(tantivy::TantivyError::InternalError("given up".to_owned()));
+                return Err(given_up());
             }
             if alive.is_none_or(|alive| alive.is_alive(document)) {
                 child.collect(document, 0.0);
