@@ -151,7 +151,7 @@ const WORTH_CREDIT: f32 = 1.0;
 /// Requests of one hour told apart; beyond that all are looked at again.
 const MAX_SEEN: usize = 200_000;
 /// One part in so many of the budget is left for what an allocator loses between what comes and goes.
-const RESERVE: usize = 8;
+const RESERVE: usize = 5;
 /// Segments of the shelf that are written together at a time.
 const TIDY: usize = 2;
 /// Clocks may run ahead of each other by this, microseconds.

@@ -181,7 +181,7 @@ fn an_event_that_ends_the_process_is_left_out_after_the_second_time_and_told() {
 
 #[test]
 fn identities_on_disk_survive_a_restart_a_crash_and_new_rules_and_damage_is_counted() {
-    let baseline = lapwing_engine::baseline::Options { max_bytes: 60_000, ..Default::default() };
+    let baseline = lapwing_engine::baseline::Options { max_bytes: 66_000, ..Default::default() };
     let house = House::with(lapwing_engine::engine::Options { baseline: Some(baseline), ..Default::default() });
     let crowd = (0..200).map(|i| format!("actor-{i}")).collect::<Vec<String>>().join(" ");
     let state = house.dir.path().join("state");
