@@ -11,7 +11,7 @@ use super::principal;
 use super::vocabulary::{Digest, digest};
 
 /// Bytes of the maps around one identity on the shelf.
-const PLACE_COST: usize = 76;
+const PLACE_COST: usize = 120;
 /// First byte of a record.
 const VERSION: u8 = 1;
 

@@ -150,6 +150,8 @@ const RISK_STEP: f32 = 0.5;
 const WORTH_CREDIT: f32 = 1.0;
 /// Requests of one hour told apart; beyond that all are looked at again.
 const MAX_SEEN: usize = 200_000;
+/// One part in so many of the budget is left for what an allocator loses between what comes and goes.
+const RESERVE: usize = 5;
 /// Segments of the shelf that are written together at a time.
 const TIDY: usize = 2;
 /// Clocks may run ahead of each other by this, microseconds.
@@ -312,7 +314,8 @@ impl Baselines {
 
     /// Keeps memory and shelf within their budgets. Half of memory at most is for those on the shelf.
     fn make_room(&mut self) {
-        while self.bytes() > self.options.max_bytes && self.members.evict(&mut self.words) {}
+        let most = self.options.max_bytes - self.options.max_bytes / RESERVE;
+        while self.bytes() > most && self.members.evict(&mut self.words) {}
         let crowded = |b: &Self| {
             b.members.cold.shelved() > b.options.max_shelved
                 || b.members.cold.bytes() + b.words.frozen_bytes() > b.options.max_bytes / 2

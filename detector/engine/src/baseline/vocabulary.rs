@@ -17,7 +17,7 @@ const TEXT_COST: usize = 64;
 /// Bytes one count takes.
 const COUNT_COST: usize = 24;
 /// Bytes a value takes that is on the shelf.
-const FROZEN_COST: usize = 34;
+const FROZEN_COST: usize = 48;
 
 /// How widely a table of values is held among peers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
