@@ -21,7 +21,7 @@ pub struct SegmentReport {
     pub records: u64,
     /// One of the two header copies is damaged. Nothing is lost yet.
     pub header_copy_lost: bool,
-    /// Its bytes are not those the next segment swears to.
+    /// Its bytes are not those that were written: a block does not hold, or the next segment swears to others.
     pub changed: bool,
 }
 
@@ -90,6 +90,12 @@ fn inspect(dir: &Path, first: u64, bytes: u64, next: Option<u64>) -> Result<Repo
     };
     let io = |source| Error::Io { path: path.clone(), source };
     let scan = scan(&view, next.map_or(Bound::Open, Bound::Sealed)).map_err(io)?;
+    let swears_to_others = match next.and_then(|next| View::open(&segment_path(dir, next), true).ok()) {
+        Some(after) if after.header.previous.first == first => {
+            hash_prefix(&view.file, after.header.previous.len).map_err(io)? != after.header.previous.hash
+        }
+        _ => false,
+    };
     let segment = SegmentReport {
         first: Lsn(first),
         last: Lsn(scan.next_lsn - 1),
@@ -97,12 +103,7 @@ fn inspect(dir: &Path, first: u64, bytes: u64, next: Option<u64>) -> Result<Repo
         blocks: scan.blocks,
         records: scan.records,
         header_copy_lost: view.header_copy_lost,
-        changed: match next.and_then(|next| View::open(&segment_path(dir, next), true).ok()) {
-            Some(after) if after.header.previous.first == first => {
-                hash_prefix(&view.file, after.header.previous.len).map_err(io)? != after.header.previous.hash
-            }
-            _ => false,
-        },
+        changed: swears_to_others || !scan.damaged.is_empty(),
     };
     Ok(Report { segments: vec![segment], gaps: scan.gaps, torn: scan.torn })
 }

@@ -12,6 +12,7 @@ use tantivy::{IndexSettings, ReloadPolicy, TantivyError};
 
 use super::readonly::ReadOnly;
 use super::schema::{Fields, schema, tokenizers};
+use super::sealed::Sealed;
 use super::{Progress, Searcher, StoreError, Writer};
 
 /// Checksums of all files are verified on opening up to this size; beyond it a start would take too long.
@@ -149,8 +150,8 @@ impl Index {
     }
 }
 
-fn mmap(dir: &Path) -> Result<MmapDirectory, StoreError> {
-    MmapDirectory::open(dir).map_err(|e| StoreError::Index(e.into()))
+fn mmap(dir: &Path) -> Result<Sealed, StoreError> {
+    MmapDirectory::open(dir).map(Sealed).map_err(|e| StoreError::Index(e.into()))
 }
 
 /// Runs `work`; what tantivy says, or panics, about damaged files becomes [`StoreError::Damaged`].

@@ -12,6 +12,7 @@ pub mod originals;
 pub mod query;
 mod readonly;
 mod schema;
+mod sealed;
 pub mod search;
 mod value;
 mod writer;

@@ -371,6 +371,12 @@ fn no_index_is_said_so() {
     }
 }
 
+/// The list of segments as a version wrote it that gave it no checksum.
+fn unsealed(dir: &Path) -> String {
+    let meta = fs::read_to_string(dir.join("meta.json")).unwrap();
+    meta.trim_end().rsplit_once('\n').unwrap().0.to_owned()
+}
+
 #[test]
 fn damage_is_named_and_rebuilt_from_nothing() {
     type Harm = fn(&Path);
@@ -380,12 +386,16 @@ fn damage_is_named_and_rebuilt_from_nothing() {
         ("meta is empty", |d| fs::write(d.join("meta.json"), "").unwrap()),
         ("meta is gone", |d| fs::remove_file(d.join("meta.json")).unwrap()),
         ("list of files is no JSON", |d| fs::write(d.join(".managed.json"), "[").unwrap()),
-        ("payload is something else", |d| {
+        ("a bit flipped in meta", |d| {
             let meta = fs::read_to_string(d.join("meta.json")).unwrap();
+            fs::write(d.join("meta.json"), meta.replace("journalLsn\\\":", "journalLsn\\\":1")).unwrap();
+        }),
+        ("payload is something else", |d| {
+            let meta = unsealed(d);
             fs::write(d.join("meta.json"), meta.replace("journalLsn", "journalLns")).unwrap();
         }),
         ("another schema", |d| {
-            let meta = fs::read_to_string(d.join("meta.json")).unwrap();
+            let meta = unsealed(d);
             fs::write(d.join("meta.json"), meta.replace("\"actor\"", "\"aktor\"")).unwrap();
         }),
         ("a segment file is gone", |d| fs::remove_file(segment_file(d)).unwrap()),

@@ -251,7 +251,7 @@ async fn a_webhook_that_must_not_start_says_why() {
     let refuse = async |config: Config, dir: &Path| {
         let sink = |_| std::future::ready(Err::<(), _>("no"));
         let bound = Webhook::bind(config, dir, Timing::default(), split, sink, Arc::new(Metrics::new(["a"]))).await;
-        bound.err().expect("must not start").to_string()
+        format!("{:#}", anyhow::Error::from(bound.err().expect("must not start")))
     };
     let dir = tempfile::tempdir().unwrap();
     let open = Config { listen: "0.0.0.0:0".parse().unwrap(), ..plain() };
