@@ -4,6 +4,7 @@
 //! was. Each principal has decayed counts of what it does; its peers and its class stand in where it has none. Surprise
 //! is of one request, risk adds up over a day, findings of rules included. It never changes what a rule says.
 
+mod again;
 mod budget;
 mod burst;
 mod cold;
@@ -36,6 +37,7 @@ pub use order::{Order, Place, may_quiet};
 use crate::alert::{Anomaly, AnomalyKind, Confidence, Habits, Level, Reason};
 use crate::event::to_datetime;
 use crate::facts::Facts;
+use again::Again;
 use burst::Channel;
 use fleet::Fleet;
 use members::Members;
@@ -222,6 +224,7 @@ pub struct Baselines {
     exceptions: Vec<Exception>,
     /// Score of each observation of this hour.
     seen: foldhash::HashMap<Box<str>, f32>,
+    again: Again,
     /// The newest time so far; it never goes back.
     time: i64,
     observation: Observation,
@@ -240,6 +243,7 @@ impl Baselines {
             fleet: Fleet::default(),
             exceptions: Vec::new(),
             seen: foldhash::HashMap::default(),
+            again: Again::default(),
             time: 0,
             observation: Observation::default(),
             text: String::new(),
@@ -277,18 +281,38 @@ impl Baselines {
 
     /// Learns from a request and says whether it is unusual. `now` is the engine's time, `rules` what rules found in it.
     pub fn observe(&mut self, facts: &Facts<'_>, now: i64, rules: &[Spoken<'_>]) -> Vec<Told> {
-        let mut o = std::mem::take(&mut self.observation);
         self.last = Scored::default();
+        let known = self.again.find(facts);
+        if let Some(surprise) = known.filter(|_| rules.is_empty()) {
+            let time = self.after(facts.time().unwrap_or_default(), now);
+            if time / HOUR == self.time / HOUR {
+                self.time = time;
+                self.repeats(surprise);
+                return Vec::new();
+            }
+        }
+        let mut o = std::mem::take(&mut self.observation);
         let told = if o.fill(facts) { self.look(&o, &facts.event.audit_id, now, rules) } else { Vec::new() };
         self.observation = o;
         told
     }
 
+    /// The newest time, with an event of stage time `time`.
+    fn after(&self, time: i64, now: i64) -> i64 {
+        self.time.max(time.min(now.saturating_add(SKEW)))
+    }
+
+    fn repeats(&mut self, surprise: f32) {
+        self.repeated += 1;
+        self.last = Scored { surprise, repeated: true, ..Scored::default() };
+    }
+
     fn pass(&mut self, o: &Observation, now: i64) {
         let hour = self.hour();
-        self.time = self.time.max(o.time.min(now.saturating_add(SKEW)));
+        self.time = self.after(o.time, now);
         if self.hour() != hour {
             self.seen.clear();
+            self.again.clear();
             self.fleet.forget(self.hour());
             self.members.rest(self.hour(), self.time);
         }
@@ -297,9 +321,9 @@ impl Baselines {
     fn look(&mut self, o: &Observation, audit_id: &str, now: i64, rules: &[Spoken<'_>]) -> Vec<Told> {
         self.pass(o, now);
         let before = self.seen.get(o.key()).copied();
-        if before.is_some() && rules.is_empty() && !Channel::any_repeats(o) {
-            self.repeated += 1;
-            self.last = Scored { surprise: before.unwrap_or_default(), repeated: true, ..Scored::default() };
+        if let Some(surprise) = before.filter(|_| rules.is_empty() && !Channel::any_repeats(o)) {
+            self.again.keep(surprise);
+            self.repeats(surprise);
             return Vec::new();
         }
         let hour = self.hour();
@@ -386,6 +410,7 @@ impl Baselines {
             score = terms.score();
             if self.seen.len() >= MAX_SEEN {
                 self.seen.clear();
+                self.again.clear();
             }
             self.seen.insert(o.key().into(), score);
         } else {
@@ -588,6 +613,7 @@ impl Baselines {
             fleet: snapshot.fleet,
             exceptions: snapshot.exceptions,
             seen: snapshot.seen.into_iter().collect(),
+            again: Again::default(),
             time: snapshot.time,
             ..Self::new(options)
         }

@@ -98,6 +98,38 @@ fn the_first_list_of_secrets_in_a_life_is_told_with_reasons() {
     assert_eq!(a.tactics, ["credential-access"]);
 }
 
+/// A request that was repeated is known before it is taken into its parts; one that differs in anything must not be.
+#[test]
+fn known_requests_are_only_those_that_repeat_in_every_part() {
+    let one = || Request { resource: "secrets", name: "a".to_owned(), ..usual() };
+    let others = [
+        one(),
+        Request { user: "system:serviceaccount:web:back", ..one() },
+        Request { verb: "list", ..one() },
+        Request { resource: "configmaps", ..one() },
+        Request { namespace: "pay", ..one() },
+        Request { name: "b".to_owned(), ..one() },
+        Request { agent: "curl/8.1".to_owned(), ..one() },
+        Request { address: "185.3.4.5", ..one() },
+        Request { code: 403, ..one() },
+    ];
+    for (i, other) in others.iter().enumerate() {
+        let seen_before = |times: i64| {
+            let mut b = trained();
+            (0..times).for_each(|n| drop(see(&mut b, &one(), LATER + n, &[])));
+            see(&mut b, other, LATER + 9, &[]);
+            (b.last().repeated, b.last().surprise)
+        };
+        let (taken_apart, known) = (seen_before(1), seen_before(4));
+        assert_eq!((taken_apart.0, known.0), (i == 0, i == 0), "{i}");
+        assert!((taken_apart.1 - known.1).abs() < 0.01, "{i}: {taken_apart:?} {known:?}");
+    }
+    let mut b = trained();
+    (0..4).for_each(|n| drop(see(&mut b, &one(), LATER + n, &[])));
+    see(&mut b, &one(), LATER + HOUR, &[]);
+    assert!(!b.last().repeated, "another hour");
+}
+
 #[test]
 fn what_it_always_does_is_no_surprise_from_the_first_repeat_on() {
     let mut b = trained();

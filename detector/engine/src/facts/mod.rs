@@ -254,6 +254,11 @@ impl<'e> Facts<'e> {
         self.writes_object() && !is_reserved(self.outcome) && rbac::kind(self.resource).is_some()
     }
 
+    /// False when there is neither a pod spec nor RBAC for sure, without a look into the body.
+    pub(crate) fn may_write_powers(&self) -> bool {
+        self.may_write_workload() || self.may_write_rbac()
+    }
+
     /// The pod spec this request writes.
     pub fn workload(&self) -> Result<Option<&Workload>, Unknown> {
         let view = self.lazy.workload.get_or_init(|| {
