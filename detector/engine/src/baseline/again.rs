@@ -22,7 +22,8 @@ impl Again {
     pub(super) fn find(&mut self, facts: &Facts<'_>) -> Option<f32> {
         self.key.clear();
         let event = facts.event;
-        if event.impersonated_user.is_some() || facts.may_write_powers() || !event.not_carried.none() {
+        let powers = facts.may_write_powers() && !facts.cluster_component;
+        if event.impersonated_user.is_some() || powers || !event.not_carried.none() {
             return None;
         }
         let object = event.object_ref.as_ref().map_or("", |o| &*o.name);
@@ -45,7 +46,7 @@ impl Again {
             self.push(text);
         }
         event.user.groups.0.iter().for_each(|group| self.push(group));
-        self.key.push(event.stage as u8);
+        self.key.extend([event.stage as u8, u8::from(facts.cluster_component)]);
         self.known.get(self.key.as_slice()).copied()
     }
 

@@ -281,11 +281,15 @@ fn push_token(out: &mut String, left: &mut usize, prefix: &str, value: &str) {
     }
 }
 
-/// The powers a body asks for. Bodies are read only of requests that may write a pod spec or RBAC.
+/// The powers a body asks for. Bodies are read only of requests that may write a pod spec or RBAC, and not of those of the
+/// cluster's own controllers: what they write is what others asked for, and is unusual of those.
 fn push_tokens(facts: &Facts<'_>, out: &mut String) {
     let mut left = MAX_TOKENS;
     if let Some(other) = facts.acting_as() {
         push_token(out, &mut left, "acts as ", other);
+    }
+    if facts.cluster_component {
+        return;
     }
     if let Ok(Some(rbac)) = facts.rbac() {
         rbac.powers.iter().for_each(|power| push_token(out, &mut left, "grants ", power));
