@@ -89,8 +89,12 @@ fn denied_by_admission(event: &Event<'_>) -> bool {
         .is_some_and(|s| s.message.starts_with("admission webhook ") && s.message.contains(" denied the request"))
 }
 
-/// Whether every stage of the write was a rehearsal: `dryRun=All` in the query.
-pub fn dry_run(request_uri: &str) -> bool {
+/// Whether every stage of the write was a rehearsal: `dryRun=All` in the query, of an action that can be rehearsed. Reads,
+/// sessions in pods and tokens are given all the same, whatever the query says.
+pub fn dry_run(action: &str, action_type: &str, request_uri: &str) -> bool {
+    if !matches!(action_type, "write" | "delete") || action == "token-request" {
+        return false;
+    }
     let Some((_, query)) = request_uri.split_once('?') else { return false };
     query.split('&').any(|pair| pair == "dryRun=All")
 }
@@ -134,12 +138,32 @@ mod tests {
     }
 
     #[test]
+    fn only_what_can_be_rehearsed_is_a_rehearsal() {
+        let uri = "/x?a=1&dryRun=All";
+        for (action, verb, rehearsed) in [
+            ("create", "create", true),
+            ("scale", "patch", true),
+            ("evict", "create", true),
+            ("delete", "delete", true),
+            ("get", "get", false),
+            ("list", "list", false),
+            ("exec", "create", false),
+            ("portforward", "create", false),
+            ("proxy", "create", false),
+            ("token-request", "create", false),
+            ("self-review", "create", false),
+        ] {
+            assert_eq!(dry_run(action, action_type(action, verb), uri), rehearsed, "{action}");
+        }
+    }
+
+    #[test]
     fn outcomes_follow_the_decision_not_only_the_code() {
         let of = |code: &str, decision: &str, uri: &str| {
             let text = format!(
                 r#"{{"auditID":"a","verb":"create","requestURI":"{uri}","responseStatus":{{"code":{code}}},"annotations":{{"authorization.k8s.io/decision":"{decision}"}}}}"#
             );
-            outcome(&event(&text), dry_run(uri))
+            outcome(&event(&text), dry_run("create", "write", uri))
         };
         assert_eq!(of("201", "allow", "/x"), "allowed");
         assert_eq!(of("101", "allow", "/x"), "allowed");

@@ -74,7 +74,8 @@ impl<'e> Facts<'e> {
     /// `text` is the event as it was read, for keyword search.
     pub fn new(event: &'e Event<'e>, text: &'e str, cluster: &'e str) -> Self {
         let action = action::action(event);
-        let dry_run = action::dry_run(&event.request_uri);
+        let action_type = action::action_type(action, &event.verb);
+        let dry_run = action::dry_run(action, action_type, &event.request_uri);
         let object = event.object_ref.as_ref();
         let actor_kind = if user_unreadable(event) { "unknown" } else { actor::kind(&event.user) };
         Self {
@@ -82,7 +83,7 @@ impl<'e> Facts<'e> {
             text,
             cluster,
             action,
-            action_type: action::action_type(action, &event.verb),
+            action_type,
             outcome: action::outcome(event, dry_run),
             dry_run,
             actor_kind,

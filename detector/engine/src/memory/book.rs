@@ -45,25 +45,34 @@ pub(super) fn fnv(text: &str) -> u64 {
 /// The first 128 bits of an id.
 fn number_of(id: &str) -> Option<u128> {
     let (_, digits) = id.split_once('=')?;
-    let mut halves = [0u64; 2];
-    let mut read = 0;
-    for byte in digits.bytes() {
-        let digit = match byte {
-            b'0'..=b'9' => byte - b'0',
-            b'a'..=b'f' => byte - b'a' + 10,
-            b'A'..=b'F' => byte - b'A' + 10,
-            b'-' => continue,
-            _ => return None,
-        };
-        let half = &mut halves[read / 16];
-        *half = *half << 4 | u64::from(digit);
+    let (mut number, mut read) = (0u128, 0);
+    for byte in digits.bytes().filter(|b| *b != b'-') {
+        let digit = DIGITS[usize::from(byte)];
+        if digit == NO_DIGIT {
+            return None;
+        }
+        number = number << 4 | u128::from(digit);
         read += 1;
         if read == 32 {
-            return Some(u128::from(halves[0]) << 64 | u128::from(halves[1]));
+            return Some(number);
         }
     }
     None
 }
+
+const NO_DIGIT: u8 = 16;
+
+/// Values of hexadecimal digits.
+const DIGITS: [u8; 256] = {
+    let mut digits = [NO_DIGIT; 256];
+    let mut value = 0;
+    while value < 16 {
+        digits[b"0123456789abcdef"[value as usize] as usize] = value;
+        digits[b"0123456789ABCDEF"[value as usize] as usize] = value;
+        value += 1;
+    }
+    digits
+};
 
 impl From<Key> for String {
     fn from(key: Key) -> Self {

@@ -96,7 +96,7 @@ impl<'s, 'e> Sight<'s, 'e> {
 
     /// Anything but a credential that is used as always and belongs to a pod that lives.
     fn is_remarkable(&self) -> bool {
-        if credential::watched(self.facts).is_none() {
+        if self.places().credential.is_none() {
             return false;
         }
         let Some(known) = self.credential() else { return self.certificate().is_some() };
