@@ -5,6 +5,7 @@
 //! is an argument. The same events with the same rules give the same findings with the same ids.
 
 pub mod alert;
+mod alike;
 pub mod baseline;
 pub mod batch;
 pub mod carry;

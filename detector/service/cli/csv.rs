@@ -77,7 +77,6 @@ pub fn record(values: &[&str]) -> String {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test may stop")]
 mod tests {
     use proptest::prelude::*;
 

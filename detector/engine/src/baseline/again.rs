@@ -2,33 +2,31 @@
 //!
 //! Only saves time: whatever is found here would be found as repeated by its parts too.
 
+use crate::alike::Alike;
 use crate::facts::Facts;
-
-/// Requests told apart; when there are more, all are forgotten.
-const MAX: usize = 16_384;
-/// Longer ones are not remembered, bytes.
-const MAX_KEY: usize = 1_024;
 
 #[derive(Debug, Default)]
 pub(super) struct Again {
     /// Surprise of those that repeat and count in no channel, all of one hour.
-    known: foldhash::HashMap<Box<[u8]>, f32>,
-    key: Vec<u8>,
+    known: Alike<f32>,
+    /// Whether the last request asked for can be told apart by what is compared here.
+    comparable: bool,
 }
 
 impl Again {
     /// Takes over everything of a request that an [`Observation`](super::Observation) is made of. Its surprise, if it is
     /// known; bodies are not compared, so a request that writes powers never is.
     pub(super) fn find(&mut self, facts: &Facts<'_>) -> Option<f32> {
-        self.key.clear();
         let event = facts.event;
         let powers = facts.may_write_powers() && !facts.cluster_component;
-        if event.impersonated_user.is_some() || powers || !event.not_carried.none() {
+        self.comparable = event.impersonated_user.is_none() && !powers && event.not_carried.none();
+        if !self.comparable {
             return None;
         }
         let object = event.object_ref.as_ref().map_or("", |o| &*o.name);
         let path = if facts.resource.is_empty() { &*event.request_uri } else { "" };
-        for text in [
+        self.known.start(&[event.stage as u8, u8::from(facts.cluster_component)]);
+        self.known.texts([
             facts.cluster,
             facts.actor_kind,
             facts.actor(),
@@ -42,28 +40,16 @@ impl Again {
             facts.outcome,
             &*event.user_agent,
             facts.address(),
-        ] {
-            self.push(text);
-        }
-        event.user.groups.0.iter().for_each(|group| self.push(group));
-        self.key.extend([event.stage as u8, u8::from(facts.cluster_component)]);
-        self.known.get(self.key.as_slice()).copied()
-    }
-
-    fn push(&mut self, text: &str) {
-        self.key.extend_from_slice(&(text.len() as u64).to_le_bytes());
-        self.key.extend_from_slice(text.as_bytes());
+        ]);
+        self.known.texts(event.user.groups.0.iter().map(|group| &**group));
+        self.known.get().copied()
     }
 
     /// Remembers the request that was asked for last.
     pub(super) fn keep(&mut self, surprise: f32) {
-        if self.key.is_empty() || self.key.len() > MAX_KEY {
-            return;
+        if self.comparable {
+            self.known.keep(surprise);
         }
-        if self.known.len() >= MAX {
-            self.known.clear();
-        }
-        self.known.insert(self.key.as_slice().into(), surprise);
     }
 
     pub(super) fn clear(&mut self) {

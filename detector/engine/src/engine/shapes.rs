@@ -5,9 +5,8 @@
 //! in a few hundred shapes, and for most shapes no rule is left. Of the rules left, those that need a certain user,
 //! namespace or name are found by it.
 
-use foldhash::HashMap;
-
 use super::keys;
+use crate::alike::Alike;
 use crate::facts::Facts;
 use crate::field::Field;
 use crate::rule::Judgement;
@@ -15,16 +14,8 @@ use crate::rule::index::{Index, PINS};
 use crate::rule::set::RuleSet;
 use crate::rule::view::{Elements, Unknown, Values, View};
 
-/// Shapes remembered; when there are more, all are forgotten and learned again.
-const MAX_SHAPES: usize = 16_384;
-/// Longer shapes are not remembered, bytes: somebody plays with user agents.
-const MAX_KEY: usize = 1_024;
-
 #[derive(Debug, Default)]
-pub(super) struct Shapes {
-    known: HashMap<Box<[u8]>, Left>,
-    key: Vec<u8>,
-}
+pub(super) struct Shapes(Alike<Left>);
 
 /// The rules left for a shape, in order.
 #[derive(Debug, Default)]
@@ -41,7 +32,7 @@ impl Shapes {
     /// bits of [`carried`](crate::rule::index::carried).
     pub(super) fn candidates(&mut self, rules: &RuleSet, facts: &Facts<'_>, past: u16, out: &mut Vec<u32>) {
         self.read(facts, past);
-        if let Some(left) = self.known.get(self.key.as_slice()) {
+        if let Some(left) = self.0.get() {
             left.of(rules.index(), facts, out);
             return;
         }
@@ -52,21 +43,16 @@ impl Shapes {
             let named = rules.index().pinned(*i).is_some_and(|pin| !is_namespace(&PINS[pin]));
             named || rule.searches_text() || rule.judge(&Shape(facts)) != Judgement::NoMatch
         });
-        if self.key.len() <= MAX_KEY {
-            if self.known.len() >= MAX_SHAPES {
-                self.known.clear();
-            }
-            let left = Left::new(rules.index(), out);
-            left.of(rules.index(), facts, out);
-            self.known.insert(self.key.as_slice().into(), left);
-        }
+        let left = Left::new(rules.index(), out);
+        left.of(rules.index(), facts, out);
+        self.0.keep(left);
     }
 
-    /// Every value that [`Shape`] shows, each text behind its length.
+    /// Every value that [`Shape`] shows.
     fn read(&mut self, facts: &Facts<'_>, past: u16) {
         let event = facts.event;
-        self.key.clear();
-        for text in [
+        self.0.start(&[event.stage as u8]);
+        self.0.texts([
             facts.action,
             &event.verb,
             facts.resource,
@@ -76,17 +62,13 @@ impl Shapes {
             facts.scope(),
             facts.network(),
             &event.user_agent,
-        ] {
-            self.key.extend_from_slice(&(text.len() as u64).to_le_bytes());
-            self.key.extend_from_slice(text.as_bytes());
-        }
-        self.key.push(event.stage as u8);
-        self.key.extend_from_slice(&(facts.carried() | past).to_le_bytes());
+        ]);
+        self.0.bytes(&(facts.carried() | past).to_le_bytes());
         if !event.not_carried.none() {
             // Then the bits say that anything may be there, and no longer what is.
             let is = [facts.cluster_component, facts.dry_run, event.impersonated_user.is_some()];
-            self.key.extend_from_slice(&is.map(u8::from));
-            self.key.extend_from_slice(&event.not_carried.bits().to_le_bytes());
+            self.0.bytes(&is.map(u8::from));
+            self.0.bytes(&event.not_carried.bits().to_le_bytes());
         }
     }
 }
@@ -160,6 +142,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
+    use crate::alike::{MAX, MAX_KEY};
     use crate::event::Event;
     use crate::rule::set::LoadOptions;
 
@@ -208,7 +191,7 @@ mod tests {
         );
         assert_eq!(left(&mut shapes, &rules, &event("get", "mallory", "peirates")), [0, 1, 2, 3]);
         assert_eq!(left(&mut shapes, &rules, &event("create", "alice", "curl")), [3, 4]);
-        assert_eq!(shapes.known.len(), 3, "the name of a user is no part of a shape");
+        assert_eq!(shapes.0.len(), 3, "the name of a user is no part of a shape");
     }
 
     #[test]
@@ -234,11 +217,11 @@ mod tests {
     fn shapes_are_bounded() {
         let rules = rules(&["s:\n  verb: get\ncondition: s"]);
         let mut shapes = Shapes::default();
-        for i in 0..MAX_SHAPES + 10 {
+        for i in 0..MAX + 10 {
             left(&mut shapes, &rules, &event("get", "a", &i.to_string()));
         }
-        assert_eq!(shapes.known.len(), 10);
+        assert_eq!(shapes.0.len(), 10);
         assert_eq!(left(&mut shapes, &rules, &event("get", "a", &"x".repeat(MAX_KEY))), [0]);
-        assert_eq!(shapes.known.len(), 10);
+        assert_eq!(shapes.0.len(), 10);
     }
 }

@@ -3,24 +3,15 @@
 //! A rule that only teaches what is new or rare matches on a good part of all events, and most of them show what the same
 //! identity has shown minutes ago. Habits know hours, not seconds, so that leaving those out changes nothing.
 
-use foldhash::HashMap;
-
+use crate::alike::Alike;
 use crate::facts::Facts;
 use crate::field::Field;
 use crate::rule::correlation::Correlation;
 
 pub(super) const HOUR: i64 = 3_600_000_000;
-/// Lessons remembered; when there are more, all are forgotten and taught again.
-const MAX: usize = 16_384;
-/// Longer ones are not remembered, bytes.
-const MAX_KEY: usize = 1_024;
-
+/// The hour of the last lesson, under everything its correlations look at.
 #[derive(Debug, Default)]
-pub(super) struct Taught {
-    /// The hour of the last lesson, under everything its correlations look at.
-    known: HashMap<Box<[u8]>, i64>,
-    key: Vec<u8>,
-}
+pub(super) struct Taught(Alike<i64>);
 
 /// Whether all that `c` looks at is part of what [`Taught`] tells lessons apart by.
 pub(super) fn can_be_left_out(c: &Correlation, slot: u32) -> bool {
@@ -47,9 +38,8 @@ pub(super) fn can_be_left_out(c: &Correlation, slot: u32) -> bool {
 impl Taught {
     /// Whether rule `index` has to teach this event, at `now`, microseconds.
     pub(super) fn is_new(&mut self, index: u32, facts: &Facts<'_>, now: i64) -> bool {
-        self.key.clear();
-        self.key.extend_from_slice(&index.to_le_bytes());
-        for text in [
+        self.0.start(&index.to_le_bytes());
+        self.0.texts([
             facts.cluster,
             facts.actor(),
             facts.action,
@@ -59,20 +49,12 @@ impl Taught {
             &facts.event.user_agent,
             facts.credential_kind(),
             facts.reason(),
-        ] {
-            self.key.extend_from_slice(&(text.len() as u64).to_le_bytes());
-            self.key.extend_from_slice(text.as_bytes());
-        }
+        ]);
         let hour = now.div_euclid(HOUR);
-        if let Some(known) = self.known.get_mut(self.key.as_slice()) {
+        if let Some(known) = self.0.get_mut() {
             return std::mem::replace(known, hour) != hour;
         }
-        if self.key.len() <= MAX_KEY {
-            if self.known.len() >= MAX {
-                self.known.clear();
-            }
-            self.known.insert(self.key.as_slice().into(), hour);
-        }
+        self.0.keep(hour);
         true
     }
 }
