@@ -392,7 +392,11 @@ impl Metrics {
                 &["cluster", "plugin"],
             )?,
             connections: gauge(&r, "webhook_connections", "Connections to the webhook.")?,
-            inflight_bytes: gauge(&r, "webhook_inflight_bytes", "Bytes of webhook bodies in memory.")?,
+            inflight_bytes: gauge(
+                &r,
+                "webhook_inflight_bytes",
+                "Bytes of webhook bodies in memory, and of what they become until it is stored.",
+            )?,
             webhook_reload_success: gauge(
                 &r,
                 "webhook_reload_success",

@@ -30,13 +30,13 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::access::Access;
 use self::answer::Trouble;
-use self::body::{BodyError, Budget, Pace};
+use self::body::{BodyError, Budget, Pace, Room};
 pub use self::config::{Config, Problem, Sender, Tls};
 use crate::http::keys::LoadError;
 use crate::http::listen::{self, End, Handler, Limits, Peer, Terms};
 use crate::metrics::Metrics;
 
-/// Bytes of bodies in memory at once.
+/// Bytes of bodies, and of the items made of them that are not stored yet, in memory at once.
 const BUDGET: u64 = 256 * 1024 * 1024;
 /// How long the sink may take to say that a batch is durable. It may still become so after our 503; the
 /// second delivery is then a duplicate, which is harmless.
@@ -296,14 +296,20 @@ where
                 return answer::refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, why);
             }
         };
-        match self.items(request.into_body(), gzip).await {
-            Ok(items) => self.store(cluster, items).await,
+        let answer = match self.items(request.into_body(), gzip).await {
+            Ok((items, room)) => {
+                let answer = self.store(cluster, items).await;
+                drop(room);
+                answer
+            }
             Err(error) => self.no_body(&cluster, &error),
-        }
+        };
+        self.metrics.inflight_bytes.set(self.budget.taken() as i64);
+        answer
     }
 
     /// Reads and splits a body. Splitting is CPU work of up to a second, so it has a thread of its own.
-    async fn items(&self, body: Incoming, gzip: bool) -> Result<Vec<Item>, BodyError> {
+    async fn items(&self, body: Incoming, gzip: bool) -> Result<(Vec<Item>, Room), BodyError> {
         let length = body.size_hint().exact();
         let taken = body::read(body, length, &self.pace, &self.budget).await?;
         self.metrics.inflight_bytes.set(self.budget.taken() as i64);
@@ -312,14 +318,14 @@ where
             let (taken, damage) = if gzip { body::gunzip(taken, &pace, &budget)? } else { (taken, None) };
             let mut items = split(&taken.bytes);
             items.extend(damage.map(bad_body));
-            Ok(items)
+            Ok((items, taken.into_room()))
         });
         let result = work.await;
         self.metrics.inflight_bytes.set(self.budget.taken() as i64);
         // A body that makes us panic must not come back five times: it becomes a reject like any other.
         result.unwrap_or_else(|error| {
             tracing::error!(%error, "webhook: splitting a body failed, please report this");
-            Ok(vec![bad_body("splitting the body failed inside Lapwing".to_owned())])
+            Ok((vec![bad_body("splitting the body failed inside Lapwing".to_owned())], Room::default()))
         })
     }
 

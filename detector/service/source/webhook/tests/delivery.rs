@@ -113,6 +113,17 @@ async fn a_sink_in_trouble_is_503_and_the_retry_is_taken() {
 }
 
 #[tokio::test]
+async fn what_is_not_stored_yet_takes_memory_too() {
+    let running = start(plain(), unhurried()).await;
+    running.refusals.0.lock().unwrap().push("never");
+    let mut waits = running.connect().await;
+    waits.write_all(&post("/", "", &[b' '; 3000])).await.unwrap();
+    running.until("lapwing_webhook_inflight_bytes 3072").await;
+    assert_code(&running.ask(&post("/", "", b"{\"items\":[{}]}")).await, 200);
+    assert!(running.metric("lapwing_webhook_inflight_bytes 3072"), "as long as the batch before it waits");
+}
+
+#[tokio::test]
 async fn slow_clients_of_every_kind_are_closed() {
     let short = Duration::from_millis(60);
     let limits = Limits { first_byte: short, header: short, idle: short, ..Limits::default() };
