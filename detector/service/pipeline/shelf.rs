@@ -39,28 +39,41 @@ struct Files {
     unsynced: BTreeSet<u32>,
     /// What snapshots before the last one may name.
     named: BTreeSet<u32>,
+    /// The first number that no file has had.
+    next: u32,
 }
 
 impl ColdFiles {
-    /// Opens what is there; nothing is read before it is asked for.
+    /// Opens what is there; no record is read before it is asked for. Files of another format are left alone: who is in
+    /// them is learned anew.
     ///
     /// # Errors
     /// Where the directory or a file in it cannot be opened.
     pub fn open(dir: &Path) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
-        let mut segments = BTreeMap::new();
+        let (mut segments, mut next) = (BTreeMap::new(), 0);
         for entry in fs::read_dir(dir)? {
             let path = entry?.path();
             let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-            if let Some(number) = name.strip_suffix(".cold").and_then(|n| n.parse().ok()) {
+            if let Some(number) = name.strip_suffix(".cold").and_then(|n| n.parse::<u32>().ok()) {
+                next = next.max(number.saturating_add(1));
                 let file = File::open(&path)?;
                 let bytes = file.metadata()?.len();
-                segments.insert(number, (file, bytes));
+                let mut magic = *MAGIC;
+                let ours = bytes < MAGIC.len() as u64 || file.read_exact_at(&mut magic, 0).is_ok() && magic == *MAGIC;
+                if ours {
+                    segments.insert(number, (file, bytes));
+                } else {
+                    tracing::error!(
+                        "`{}` is damaged or of another version; whose baselines are in it is learned anew",
+                        path.display()
+                    );
+                }
             }
         }
         let named = segments.keys().copied().collect();
         let (open, tail, unsynced) = (None, Vec::new(), BTreeSet::new());
-        Ok(Self(Arc::new(Mutex::new(Files { dir: dir.to_owned(), segments, open, tail, unsynced, named }))))
+        Ok(Self(Arc::new(Mutex::new(Files { dir: dir.to_owned(), segments, open, tail, unsynced, named, next }))))
     }
 
     fn files(&self) -> MutexGuard<'_, Files> {
@@ -127,11 +140,12 @@ impl Files {
             return Ok(open);
         }
         self.flush()?;
-        let segment = self.segments.keys().next_back().map_or(0, |last| last + 1);
+        let segment = self.next;
         let path = self.path(segment);
         let mut file = File::options().read(true).write(true).create_new(true).open(path)?;
         file.write_all(MAGIC)?;
         self.segments.insert(segment, (file, MAGIC.len() as u64));
+        self.next = segment.saturating_add(1);
         self.open = Some(segment);
         Ok((segment, MAGIC.len() as u64))
     }
@@ -198,7 +212,76 @@ impl Shelf for ColdFiles {
 
 #[cfg(test)]
 mod tests {
+    use lapwing_engine::baseline::{Baselines, Options, Snapshot};
+    use lapwing_engine::event::Event;
+    use lapwing_engine::facts::Facts;
+
     use super::*;
+
+    /// Room in memory for some fifty identities.
+    const TIGHT: Options = Options { per_day: 5.0, fixed: None, max_bytes: 66_000, max_shelved: 1 << 20 };
+
+    /// A hundred identities, a good part of them on the shelf.
+    fn learned(shelf: ColdFiles) -> Baselines {
+        let mut baselines = Baselines::new(TIGHT);
+        baselines.shelve(Box::new(shelf));
+        for i in 0..100_i64 {
+            let text = format!(
+                r#"{{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Metadata","auditID":"{i}","stage":"ResponseComplete",
+                "requestURI":"/api/v1/namespaces/web/secrets/own{i}","verb":"get","user":{{"username":"person{i}"}},
+                "sourceIPs":["10.0.0.1"],"objectRef":{{"resource":"secrets","namespace":"web","name":"own{i}","apiVersion":"v1"}},
+                "responseStatus":{{"code":200}},"requestReceivedTimestamp":"2026-11-20T10:00:00.000000Z",
+                "stageTimestamp":"2026-11-20T10:00:00.000000Z"}}"#
+            );
+            let event = Event::parse(&text).expect("an event");
+            baselines.observe(&Facts::new(&event, &text, "prod"), 1_700_000_000_000_000 + i, &[]);
+        }
+        baselines
+    }
+
+    /// `fixtures/formats/cold-1` was written by the first version with a shelf and is never written again; with
+    /// `LAPWING_RECORD=1` it is made where it is missing.
+    #[test]
+    fn every_released_format_is_read() {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/formats/cold-1");
+        if std::env::var_os("LAPWING_RECORD").is_some() && !golden.exists() {
+            let shelf = ColdFiles::open(&golden).expect("opened");
+            let snapshot = serde_json::to_vec(&learned(shelf.clone()).snapshot()).expect("data");
+            shelf.sync().expect("synced");
+            fs::write(golden.join("snapshot.json"), snapshot).expect("written");
+        }
+        let dir = tempfile::tempdir().expect("a directory");
+        for name in names(&golden) {
+            fs::copy(golden.join(&name), dir.path().join(&name)).expect("copied");
+        }
+        let json = fs::read(dir.path().join("snapshot.json")).expect("read");
+        let snapshot: Snapshot = serde_json::from_slice(&json).expect("a snapshot");
+        let mut baselines = Baselines::restore(TIGHT, snapshot);
+        baselines.shelve(Box::new(ColdFiles::open(dir.path()).expect("opened")));
+        let before = baselines.counts();
+        assert!(before.principals == 100 && before.shelved > 40, "{before:?}");
+        let mut all = Baselines::restore(Options::default(), baselines.export());
+        assert_eq!((all.counts().principals, all.counts().shelved, all.counts().lost), (100, 0, 0));
+        let told = serde_json::to_string(&all.describe(Some("person0"))).expect("data");
+        assert!(told.contains("person0"), "{told}");
+    }
+
+    #[test]
+    fn a_file_of_another_format_is_left_alone() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut cold = ColdFiles::open(dir.path()).expect("opened");
+        let place = cold.put(b"x").expect("put");
+        cold.sync().expect("synced");
+        let path = cold.files().path(0);
+        let newer = [b"LWCOLD02", &fs::read(&path).expect("read")[8..]].concat();
+        fs::write(&path, &newer).expect("written");
+        let mut again = ColdFiles::open(dir.path()).expect("opened");
+        assert_eq!(again.get(place), None);
+        assert_eq!(again.put(b"y").map(|place| place.segment), Some(1));
+        again.keep(&[]).expect("kept");
+        again.keep(&[]).expect("kept");
+        assert_eq!(fs::read(&path).expect("still there"), newer);
+    }
 
     fn names(dir: &Path) -> Vec<String> {
         let files = fs::read_dir(dir).expect("listed").map(|e| e.expect("an entry").file_name());

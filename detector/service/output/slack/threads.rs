@@ -127,6 +127,15 @@ mod tests {
     }
 
     #[test]
+    fn every_released_format_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("outputs")).unwrap();
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/formats/threads-1.json");
+        std::fs::copy(golden, dir.path().join("outputs/chat.threads.json")).unwrap();
+        assert_eq!(Threads::of(dir.path(), "chat", "C1").get("exec by alice"), Some("17.1"));
+    }
+
+    #[test]
     fn they_are_few_and_young() {
         let mut threads = Threads::default();
         let now = Utc::now().timestamp();
