@@ -37,7 +37,7 @@ use crate::http::listen::{self, End, Handler, Limits, Peer, Terms};
 use crate::metrics::Metrics;
 
 /// Bytes of bodies, and of the items made of them that are not stored yet, in memory at once.
-const BUDGET: u64 = 256 * 1024 * 1024;
+const BUDGET: u64 = 128 * 1024 * 1024;
 /// How long the sink may take to say that a batch is durable. It may still become so after our 503; the
 /// second delivery is then a duplicate, which is harmless.
 const DURABLE: Duration = Duration::from_secs(10);
