@@ -1,8 +1,9 @@
-//! Outputs against real receivers: rsyslogd, an SMTP server, HTTP. A missing server fails the test and names
-//! the package to install.
+//! Outputs against real receivers: rsyslogd, an SMTP server, an OpenTelemetry Collector, HTTP. A missing server fails the
+//! test and names what to install.
 
 mod alertmanager;
 mod chat;
+mod collector;
 pub mod http;
 mod mail;
 mod records;

@@ -20,6 +20,10 @@ const MAX_ANSWER: usize = 256 * 1024;
 const MAX_GOT: usize = 64 << 20;
 /// Longest piece of an answer that is told to a person, in characters.
 const SHOWN_ANSWER: usize = 300;
+/// Shortest secret hidden in answers: to hide less would only spell it.
+const MIN_SECRET: usize = 4;
+/// Shortest part of a secret address that is hidden where it stands alone.
+const MIN_PART: usize = 8;
 
 /// What a receiver answered.
 #[derive(Debug)]
@@ -48,6 +52,43 @@ impl Answer {
     /// To be tried again, when it broke off.
     pub fn complete(&self) -> Result<(), Failure> {
         if self.whole { Ok(()) } else { Err(Failure::retry(format_args!("the answer broke off: {}", self.told()))) }
+    }
+
+    /// Overwrites `secret` wherever the receiver repeats it, because what a receiver says is logged and told.
+    pub fn hide(&mut self, secret: &str) {
+        if secret.len() < MIN_SECRET {
+            return;
+        }
+        let found: Vec<usize> = memchr::memmem::find_iter(&self.bytes, secret).collect();
+        for at in &found {
+            // As long as before: the answer may be read by a machine yet.
+            self.bytes[*at..at + secret.len()].fill(b'*');
+        }
+        if !found.is_empty() {
+            self.body = String::from_utf8_lossy(&self.bytes).into_owned();
+        }
+    }
+
+    /// As [`Self::hide`], for an address that is a secret itself.
+    pub fn hide_address(&mut self, url: &Url) {
+        self.hide(url.path().trim_start_matches('/'));
+        let parts = url.path().split('/').chain(url.query().unwrap_or_default().split(['&', '=']));
+        for part in parts.filter(|p| p.len() >= MIN_PART) {
+            self.hide(part);
+        }
+    }
+
+    /// As [`Self::hide`], for the credential in the headers of a request.
+    fn hide_credential(&mut self, headers: &HeaderMap) {
+        let value = headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok());
+        let Some((scheme, credential)) = value.and_then(|v| v.split_once(' ')) else { return };
+        self.hide(credential);
+        if scheme == "Basic"
+            && let Ok(pair) = STANDARD.decode(credential)
+            && let Some((_, password)) = String::from_utf8_lossy(&pair).split_once(':')
+        {
+            self.hide(password);
+        }
     }
 
     /// `404 Not Found: no such hook`, safe to print.
@@ -143,7 +184,8 @@ impl Client {
         body: Vec<u8>,
     ) -> Result<Answer, Failure> {
         let client = self.take(url)?;
-        let answer = send(&client, method, url, headers, body).await.map_err(told)?;
+        let mut answer = send(&client, method, url, headers.clone(), body).await.map_err(told)?;
+        answer.hide_credential(&headers);
         self.inner = Some(client);
         Ok(answer)
     }
@@ -403,6 +445,30 @@ mod tests {
             assert!(answer(status).verdict().is_ok());
         }
         assert_eq!(answer(404).told(), "404 Not Found: no\\u001b");
+    }
+
+    #[test]
+    fn a_secret_that_the_receiver_repeats_is_not_told() {
+        let mut headers = HeaderMap::new();
+        let hidden = |headers: &HeaderMap, body: &str| {
+            let mut answer = Answer::of(401, body);
+            answer.hide_credential(headers);
+            assert_eq!(answer.bytes, answer.body.as_bytes());
+            answer.told()
+        };
+        secret_header(&mut headers, AUTHORIZATION, "Splunk t0ken").unwrap();
+        assert_eq!(hidden(&headers, "no Splunk t0ken, t0ken"), "401 Unauthorized: no Splunk *****, *****");
+        let pair = STANDARD.encode("soc:s3cret");
+        secret_header(&mut headers, AUTHORIZATION, &format!("Basic {pair}")).unwrap();
+        let told = hidden(&headers, &format!("soc:s3cret was {pair}"));
+        assert_eq!(told, format!("401 Unauthorized: soc:****** was {}", "*".repeat(pair.len())));
+        secret_header(&mut headers, AUTHORIZATION, "Bearer x").unwrap();
+        assert_eq!(hidden(&headers, "an axe"), "401 Unauthorized: an axe", "too short to be a secret");
+
+        let url = parse("https://h.example.org/services/T0/SECRET?v=1&sig=abcdefgh1234").unwrap();
+        let mut answer = Answer::of(404, "Cannot POST /services/T0/SECRET: bad sig abcdefgh1234");
+        answer.hide_address(&url);
+        assert_eq!(answer.told(), "404 Not Found: Cannot POST /******************: bad sig ************");
     }
 
     #[test]

@@ -93,7 +93,8 @@ impl Pagerduty {
         let key = secret::read(&self.config.key_file).map_err(Failure::retry)?;
         let url = http::parse(&self.config.url).map_err(Failure::retry)?;
         let body = event(alert, key.expose()).into_bytes();
-        let answer = self.client.post(&url, http::content("application/json"), body).await?;
+        let mut answer = self.client.post(&url, http::content("application/json"), body).await?;
+        answer.hide(key.expose());
         answer.verdict()?;
         Ok(Receipt(answer.told()))
     }

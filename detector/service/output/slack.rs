@@ -157,7 +157,10 @@ impl Slack {
         };
         let body = serde_json::to_vec(&body).map_err(Failure::reject)?;
         self.pace.wait().await;
-        let answer = self.client.post(&url, headers, body).await?;
+        let mut answer = self.client.post(&url, headers, body).await?;
+        if self.config.url_file.is_some() {
+            answer.hide_address(&url);
+        }
         if self.config.token_file.is_none() {
             verdict(&answer)?;
         } else {

@@ -77,7 +77,8 @@ impl Teams {
     pub async fn deliver(&mut self, alerts: &[&Alert]) -> Result<Receipt, Failure> {
         let url = webhook::url_from(&self.url_file)?;
         let body = message(alerts).into_bytes();
-        let answer = self.client.post(&url, http::content("application/json"), body).await?;
+        let mut answer = self.client.post(&url, http::content("application/json"), body).await?;
+        answer.hide_address(&url);
         verdict(&answer)?;
         Ok(Receipt(answer.told()))
     }

@@ -101,7 +101,10 @@ impl Webhook {
         let body = record::line(alert, self.config.format, usize::MAX).into_bytes();
         let url = self.url()?;
         let headers = self.headers(&notice_id(&[alert]), chrono::Utc::now().timestamp(), &body)?;
-        let answer = self.client.post(&url, headers, body).await?;
+        let mut answer = self.client.post(&url, headers, body).await?;
+        if self.config.url_file.is_some() {
+            answer.hide_address(&url);
+        }
         answer.verdict()?;
         Ok(Receipt(answer.told()))
     }

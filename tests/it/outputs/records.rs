@@ -1,5 +1,5 @@
-//! Records for machines: OTLP read by the project's own messages, Loki's push API as a script, a Kafka topic on
-//! librdkafka's mock cluster, OCSF against the published schema.
+//! Records for machines: OTLP read by the project's own messages, Loki's push API as a script (both against a real receiver
+//! in `collector`), a Kafka topic on librdkafka's mock cluster, OCSF against the published schema.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

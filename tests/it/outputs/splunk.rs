@@ -1,4 +1,5 @@
-//! Splunk's event collector, as a script after its documentation: Splunk itself cannot be had freely.
+//! Splunk's event collector, as a script after its documentation: what `collector` does not do by itself. Splunk cannot be
+//! had freely.
 
 use std::time::{Duration, Instant};
 
