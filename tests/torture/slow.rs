@@ -60,8 +60,10 @@ impl Clean {
 const ALLOWED: f64 = 1.5;
 /// Below this many milliseconds more the clock of a shared machine tells nothing.
 const NOISE: f64 = 5.0;
-/// A connection that drips sends a byte this often.
-const DRIP: Duration = Duration::from_millis(500);
+/// A connection that drips sends a byte once in so many looks at it: each has its own turn, as they do not know each other.
+const DRIP: usize = 5;
+/// From one look to the next.
+const LOOK: Duration = Duration::from_millis(100);
 
 #[derive(Clone, Copy, Debug)]
 enum Kind {
@@ -120,17 +122,14 @@ fn is_closed(stream: &mut TcpStream, kind: Kind, drip: bool) -> bool {
 
 /// Opens so many connections and holds them until all are closed: how many there were, how long it took, how many were left.
 fn attack(kind: Kind, port: u16, count: usize) -> (usize, Duration, usize) {
-    let mut held: Vec<_> = (0..count).filter_map(|n| connect(port, n).ok()).collect();
+    let mut held: Vec<_> = (0..count).filter_map(|n| Some((n, connect(port, n).ok()?))).collect();
     let opened = held.len();
-    held.iter_mut().for_each(|s| drop(s.write(&kind.opening())));
-    let (started, mut dripped) = (Instant::now(), Instant::now());
+    held.iter_mut().for_each(|(_, s)| drop(s.write(&kind.opening())));
+    let (started, mut look) = (Instant::now(), 0);
     while !held.is_empty() && started.elapsed() < Duration::from_secs(45) {
-        let drip = dripped.elapsed() >= DRIP;
-        if drip {
-            dripped = Instant::now();
-        }
-        held.retain_mut(|stream| !is_closed(stream, kind, drip));
-        std::thread::park_timeout(Duration::from_millis(100));
+        look += 1;
+        held.retain_mut(|(n, stream)| !is_closed(stream, kind, (*n + look) % DRIP == 0));
+        std::thread::park_timeout(LOOK);
     }
     (opened, started.elapsed(), held.len())
 }
