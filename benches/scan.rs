@@ -21,6 +21,10 @@ use lapwing_engine::redact;
 use lapwing_engine::rule::set::{LoadOptions, RuleSet};
 use rustix::time::{ClockId, clock_gettime};
 
+/// As in the program: memory and time are measured with the allocator it has.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// The fixtures are repeated to about so many events.

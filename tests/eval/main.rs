@@ -18,6 +18,10 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser;
 
+/// As in the program: memory and time are measured with the allocator it has.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Measure what the baselines find
 #[derive(Debug, Parser)]
 struct Args {
