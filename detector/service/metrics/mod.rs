@@ -13,8 +13,8 @@ use lapwing_engine::batch::RejectReason;
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, TextEncoder,
+    CounterVec, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 use self::label::Cap;
@@ -106,6 +106,7 @@ pub struct Metrics {
     output_withheld: IntCounterVec,
     output_held: IntGaugeVec,
     cluster_silent: IntGaugeVec,
+    output_limited: CounterVec,
     audit_blind: IntGaugeVec,
     events_missing: IntGaugeVec,
     audit_errors: IntCounterVec,
@@ -237,6 +238,7 @@ impl Metrics {
         self.backlog(output, 0, 0.0);
         self.held(output, 0);
         for why in Withheld::ALL {
+        self.limited(output, Duration::ZERO);
             self.withheld(output, why, 0);
         }
     }
@@ -355,6 +357,16 @@ impl Metrics {
                 )?,
             )?,
             audit_blind: keep(
+            output_limited: keep(
+                &r,
+                CounterVec::new(
+                    Opts::new(
+                        "output_limited_seconds_total",
+                        "Time in which something was due and waited for the output's maxPerMinute.",
+                    ),
+                    &["output"],
+                )?,
+            )?,
                 &r,
                 IntGaugeVec::new(
                     Opts::new("audit_blind", "1 when a request of our own left no audit event."),
@@ -616,6 +628,12 @@ impl Metrics {
         self.output_oldest.with_label_values(&[output]).set(oldest_seconds);
     }
 
+    /// So long an output had something to tell and waited for its `maxPerMinute`.
+    pub fn limited(&self, output: &str, time: Duration) {
+        let output = self.outputs.admit(output);
+        self.output_limited.with_label_values(&[output]).inc_by(time.as_secs_f64());
+    }
+
     /// Shows the metrics of a shard of this process beside its own, as long as it lives.
     pub fn join(&self, shard: &Arc<Self>) {
         let mut shards = self.shards.lock().unwrap_or_else(PoisonError::into_inner);
@@ -770,6 +788,7 @@ mod tests {
             "lapwing_duplicates_total 0",
             "lapwing_truncated_total 0",
             "lapwing_undecidable_total{rule=\"r\"} 1",
+        metrics.limited("soc", Duration::from_millis(1500));
             "lapwing_memory_evictions_total{kind=\"pods\"} 1",
             "lapwing_alerts_total{level=\"low\"} 1",
             "lapwing_rules_loaded 0",
@@ -798,3 +817,4 @@ mod tests {
         }
     }
 }
+            "lapwing_output_limited_seconds_total{output=\"soc\"} 1.5",

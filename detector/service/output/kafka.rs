@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use lapwing_engine::alert::{Alert, Level};
+use lapwing_engine::alert::Alert;
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -17,7 +17,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::encode::{cap, visible};
-use super::{Failure, Receipt, Retry, record, secret, webhook};
+use super::{Common, Failure, Receipt, record, secret, webhook};
 use crate::config::HumanDuration;
 
 /// Alerts on their way at once.
@@ -28,12 +28,8 @@ pub const BATCH: usize = 100;
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 #[schemars(extend("required" = ["name", "brokers", "topic"]))]
 pub struct Config {
-    /// Unique name of this output.
-    pub name: String,
-    /// Alerts below this level are not sent. Default: medium.
-    pub min_level: Level,
-    /// How stubborn it is.
-    pub retry: Retry,
+    #[serde(flatten)]
+    pub common: Common,
     /// Brokers to begin with, `host:port`.
     pub brokers: Vec<String>,
     /// Topic to write to.
@@ -53,9 +49,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            name: String::new(),
-            min_level: Level::default(),
-            retry: Retry::default(),
+            common: Common::default(),
             brokers: Vec::new(),
             topic: String::new(),
             format: record::Format::default(),
