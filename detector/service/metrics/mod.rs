@@ -86,6 +86,7 @@ pub struct Metrics {
     forwarded: IntCounterVec,
     kafka_lag: IntGaugeVec,
     kafka_lost: IntCounterVec,
+    kafka_connected: IntGaugeVec,
     batches: IntCounterVec,
     last_event: GaugeVec,
     requests: IntCounterVec,
@@ -105,8 +106,8 @@ pub struct Metrics {
     output_dead: IntCounterVec,
     output_withheld: IntCounterVec,
     output_held: IntGaugeVec,
-    cluster_silent: IntGaugeVec,
     output_limited: CounterVec,
+    cluster_silent: IntGaugeVec,
     audit_blind: IntGaugeVec,
     events_missing: IntGaugeVec,
     audit_errors: IntCounterVec,
@@ -237,8 +238,8 @@ impl Metrics {
         }
         self.backlog(output, 0, 0.0);
         self.held(output, 0);
-        for why in Withheld::ALL {
         self.limited(output, Duration::ZERO);
+        for why in Withheld::ALL {
             self.withheld(output, why, 0);
         }
     }
@@ -284,6 +285,13 @@ impl Metrics {
                 "kafka_lost_records_total",
                 "Records the broker deleted before they were read.",
                 &["source"],
+            )?,
+            kafka_connected: keep(
+                &r,
+                IntGaugeVec::new(
+                    Opts::new("kafka_connected", "1 when a source has a broker that lets it in."),
+                    &["source"],
+                )?,
             )?,
             salvaged: counter(&r, "salvaged_total", "Events a log service cut off, read as far as they go.")?,
             batches: counters(&r, "batches_total", "Batches stored.", &["cluster", "source"])?,
@@ -349,14 +357,6 @@ impl Metrics {
                 "Alerts an output was not told: below its level, no route, silenced or inhibited.",
                 &["output", "reason"],
             )?,
-            output_held: keep(
-                &r,
-                IntGaugeVec::new(
-                    Opts::new("output_held", "Alerts that wait for their group, a digest or a time interval."),
-                    &["output"],
-                )?,
-            )?,
-            audit_blind: keep(
             output_limited: keep(
                 &r,
                 CounterVec::new(
@@ -367,6 +367,14 @@ impl Metrics {
                     &["output"],
                 )?,
             )?,
+            output_held: keep(
+                &r,
+                IntGaugeVec::new(
+                    Opts::new("output_held", "Alerts that wait for their group, a digest or a time interval."),
+                    &["output"],
+                )?,
+            )?,
+            audit_blind: keep(
                 &r,
                 IntGaugeVec::new(
                     Opts::new("audit_blind", "1 when a request of our own left no audit event."),
@@ -514,6 +522,11 @@ impl Metrics {
         self.kafka_lost.with_label_values(&[self.outputs.admit(source)]).inc_by(lost);
     }
 
+    /// Whether a Kafka source has a broker that lets it in.
+    pub fn kafka_connected(&self, source: &str, connected: bool) {
+        self.kafka_connected.with_label_values(&[self.outputs.admit(source)]).set(connected.into());
+    }
+
     /// Wrappers were taken off.
     pub fn unwrapped(&self, counts: &Counts) {
         for (outcome, kinds) in [("opened", &counts.opened), ("skipped", &counts.skipped)] {
@@ -615,6 +628,12 @@ impl Metrics {
         self.output_held.with_label_values(&[output]).set(i64::try_from(alerts).unwrap_or(i64::MAX));
     }
 
+    /// So long an output had something to tell and waited for its `maxPerMinute`.
+    pub fn limited(&self, output: &str, time: Duration) {
+        let output = self.outputs.admit(output);
+        self.output_limited.with_label_values(&[output]).inc_by(time.as_secs_f64());
+    }
+
     /// How many records of the alert journal an output has before it.
     pub fn pending(&self, output: &str, pending: u64) {
         let output = self.outputs.admit(output);
@@ -626,12 +645,6 @@ impl Metrics {
         self.pending(output, pending);
         let output = self.outputs.admit(output);
         self.output_oldest.with_label_values(&[output]).set(oldest_seconds);
-    }
-
-    /// So long an output had something to tell and waited for its `maxPerMinute`.
-    pub fn limited(&self, output: &str, time: Duration) {
-        let output = self.outputs.admit(output);
-        self.output_limited.with_label_values(&[output]).inc_by(time.as_secs_f64());
     }
 
     /// Shows the metrics of a shard of this process beside its own, as long as it lives.
@@ -775,6 +788,7 @@ mod tests {
         metrics.alert(Level::Low);
         metrics.delivery("soc", Outcome::Delivered, 1);
         metrics.backlog("soc", 0, 0.0);
+        metrics.limited("soc", Duration::from_millis(1500));
         let text = text(&metrics);
         for name in [
             "lapwing_events_received_total{cluster=\"prod\",source=\"webhook\"} 1",
@@ -788,7 +802,6 @@ mod tests {
             "lapwing_duplicates_total 0",
             "lapwing_truncated_total 0",
             "lapwing_undecidable_total{rule=\"r\"} 1",
-        metrics.limited("soc", Duration::from_millis(1500));
             "lapwing_memory_evictions_total{kind=\"pods\"} 1",
             "lapwing_alerts_total{level=\"low\"} 1",
             "lapwing_rules_loaded 0",
@@ -810,6 +823,7 @@ mod tests {
             "lapwing_output_deliveries_total{outcome=\"delivered\",output=\"soc\"} 1",
             "lapwing_output_dead_letters_total{output=\"soc\"} 0",
             "lapwing_output_oldest_seconds{output=\"soc\"} 0",
+            "lapwing_output_limited_seconds_total{output=\"soc\"} 1.5",
             "lapwing_build_info{version=",
             "\nprocess_resident_memory_bytes ",
         ] {
@@ -817,4 +831,3 @@ mod tests {
         }
     }
 }
-            "lapwing_output_limited_seconds_total{output=\"soc\"} 1.5",

@@ -16,8 +16,9 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::encode::{cap, visible};
+use super::encode::cap;
 use super::{Common, Failure, Receipt, record, secret, webhook};
+use crate::brokers;
 use crate::config::HumanDuration;
 
 /// Alerts on their way at once.
@@ -117,9 +118,12 @@ struct Trouble(Arc<Mutex<String>>);
 
 impl Trouble {
     /// `error`, and what is wrong as far as it is known.
-    fn explain(&self, error: &KafkaError) -> String {
-        let why = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if why.is_empty() { error.to_string() } else { format!("{error}; {why}") }
+    async fn explain(&self, error: &KafkaError, config: &Config) -> String {
+        let why = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(client) = config.client().ok().filter(|_| !why.is_empty()) else { return error.to_string() };
+        let known = why.clone();
+        let why = tokio::task::spawn_blocking(move || brokers::explain(&client, &why)).await.unwrap_or(known);
+        format!("{error}; {why}")
     }
 
     fn over(&self) {
@@ -137,7 +141,7 @@ impl ClientContext for Trouble {
         // That all brokers are down follows from what was said of each, and says less.
         let summary = error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown);
         if told.is_empty() || !summary {
-            *told = visible(&cap(reason, 300)).into_owned();
+            reason.clone_into(&mut told);
         }
     }
 }
@@ -180,6 +184,7 @@ impl Kafka {
             }
         }
         let (mut refused, mut again, mut reason, mut told) = (Vec::new(), Vec::new(), String::new(), String::new());
+        let mut last = None;
         for (at, end) in ends.into_iter().enumerate() {
             match end {
                 Ok(place) => told = place,
@@ -188,10 +193,13 @@ impl Kafka {
                     refused.push((at, reason.clone()));
                 }
                 Err(error) => {
-                    reason = self.trouble.explain(&error);
                     again.push(at);
+                    last = Some(error);
                 }
             }
+        }
+        if let Some(error) = last {
+            reason = self.trouble.explain(&error, &self.config).await;
         }
         if !again.is_empty() {
             return Err(Failure::Partial { refused, again, reason, after: None });
