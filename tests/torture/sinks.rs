@@ -108,13 +108,13 @@ fn trial(kind: Kind, way: Way, kills: usize, row: &mut Row) -> Duration {
     }));
     if all.is_err() {
         row.lost += 10 - got().len();
-        row.wrong.push(format!("{kind:?}, {way:?}: {} of 10 alerts came", got().len()));
+        row.wrong.push(format!("{} of 10 alerts came at the receiver", got().len()));
     }
     row.recovery.push(healed.elapsed());
     row.duplicates += got().values().map(|times| times - 1).sum::<usize>();
     judge(&mut daemon, &ledger, row);
     if std::fs::exists(dir.path().join("data/outputs/hook.dead.ndjson")).unwrap() {
-        row.wrong.push(format!("{kind:?}, {way:?} made dead letters"));
+        row.wrong.push("dead letters were made".into());
     }
     row.trials += 1;
     beside
@@ -129,6 +129,7 @@ fn all(trials: &[(Kind, Way)], kills: usize) -> (Row, Duration) {
                 while let Some((kind, way)) = trials.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let mut row = Row::default();
                     let beside = trial(*kind, *way, kills, &mut row);
+                    row.wrong.iter_mut().for_each(|wrong| *wrong = format!("{kind:?}, {way:?}: {wrong}"));
                     let mut found = found.lock().unwrap();
                     found.0.add(row);
                     found.1 = found.1.max(beside);
