@@ -3,6 +3,7 @@
 
 pub mod app;
 pub mod archive;
+pub mod brokers;
 pub mod cli;
 pub mod completeness;
 pub mod config;

@@ -223,6 +223,7 @@ fn fill_pipeline(metrics: &Metrics) {
     metrics.unfinished("prod", 0);
     metrics.rejected("prod", RejectReason::NotJson);
     metrics.delivery("soc", Outcome::Delivered, 1);
+    metrics.kafka_connected("events", true);
     metrics.event_lag.observe(0.4);
     metrics.journal_fsync.observe(0.002);
     metrics.rules_loaded.set(44);

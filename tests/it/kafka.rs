@@ -6,6 +6,7 @@ mod long;
 mod output;
 mod real;
 mod receive;
+mod refused;
 mod shards;
 mod speed;
 

@@ -49,8 +49,8 @@ pub fn judge(daemon: &mut Daemon, ledger: &Ledger, row: &mut Row) {
     let missing = |n: &&u32| !stored.contains(&audit_id(**n));
     row.lost += acked.iter().filter(missing).count();
 
-    if daemon.alerts().iter().any(|alert| alert["rule"]["id"] == "lapwing-replay-diverged") {
-        row.wrong.push("a replay gave other alerts than before".into());
+    for diverged in daemon.alerts().iter().filter(|alert| alert["rule"]["id"] == "lapwing-replay-diverged") {
+        row.wrong.push(format!("a replay gave other alerts than before: {}", diverged["summary"]));
     }
     for journal in ["journal", "alerts"] {
         if let Some(reserved) = reserved(&data.join(journal)) {

@@ -18,6 +18,7 @@ mod flood;
 mod hostile;
 mod judge;
 mod luck;
+mod receivers;
 mod sender;
 mod sinks;
 mod slow;
@@ -103,8 +104,8 @@ const ROWS: [(&str, &str, Run); 17] = [
     ("D2b", "ENOSPC from every call that changes a file", disk::every_enospc),
     ("D3", "slow disk", disk::slow),
     ("D4", "flipped bits in every kind of file", flips::flips),
-    ("S1", "receivers that are dead, slow or wrong, nine ways", sinks::nine_ways),
-    ("S2", "receiver down and SIGKILL", sinks::down_and_killed),
+    ("S1", "receivers of five kinds that are dead, slow or wrong", sinks::in_many_ways),
+    ("S2", "receivers of five kinds down, and SIGKILL", sinks::down_and_killed),
     ("A1", "malformed bodies beside a clean client", hostile::malformed),
     ("A2", "slow connections of five kinds beside a clean client", slow::five_kinds),
     ("A3", "flood of ten times the sustainable rate under a memory limit", flood::flood),

@@ -14,14 +14,14 @@ use crate::daemon::Daemon;
 use crate::sender::{event, list};
 use crate::{Row, Scale};
 
-type Authority = CertifiedIssuer<'static, KeyPair>;
-type Identity = (CertificateDer<'static>, PrivateKeyDer<'static>);
+pub type Authority = CertifiedIssuer<'static, KeyPair>;
+pub type Identity = (CertificateDer<'static>, PrivateKeyDer<'static>);
 
 const PROD: &str = "0123456789abcdef-prod";
 const ONE_BIT_OFF: &str = "0123456789abcdef-prne";
 const DEV: &str = "0123456789abcdef-dev";
 
-fn authority(name: &str) -> Authority {
+pub fn authority(name: &str) -> Authority {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.distinguished_name.push(DnType::CommonName, name);
@@ -29,7 +29,7 @@ fn authority(name: &str) -> Authority {
 }
 
 /// A certificate and its key in PEM, and as an identity.
-fn leaf(by: &Authority, name: &str, from: i32, to: i32) -> (String, String, Identity) {
+pub fn leaf(by: &Authority, name: &str, from: i32, to: i32) -> (String, String, Identity) {
     let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
     params.distinguished_name.push(DnType::CommonName, name);
     params.not_before = rcgen::date_time_ymd(from, 1, 1);

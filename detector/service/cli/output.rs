@@ -219,9 +219,15 @@ fn list(configs: &[Config], data_dir: &Path, people: bool, out: &mut impl Write)
         let dead = DeadLetters::of(data_dir, config.name()).list()?.len();
         if people {
             let target = terminal(&config.target()).into_owned();
-            table.add_row([config.name(), config.kind(), config.min_level().as_str(), &dead.to_string(), &target]);
+            table.add_row([
+                config.name(),
+                config.kind(),
+                config.common().min_level.as_str(),
+                &dead.to_string(),
+                &target,
+            ]);
         } else {
-            let line = json!({ "name": config.name(), "type": config.kind(), "minLevel": config.min_level(),
+            let line = json!({ "name": config.name(), "type": config.kind(), "minLevel": config.common().min_level,
                 "target": config.target(), "deadLetters": dead });
             writeln!(out, "{}", json_line(&line)?)?;
         }
@@ -270,12 +276,16 @@ fn row(letter: &DeadLetter) -> [String; 7] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::{file, stdout};
+    use crate::output::{Common, file, stdout};
+
+    fn named(name: &str) -> Common {
+        Common { name: name.to_owned(), ..Common::default() }
+    }
 
     fn configs(dir: &Path) -> Vec<Config> {
         vec![
-            Config::Stdout(stdout::Config { name: "console".into(), ..Default::default() }),
-            Config::File(file::Config { name: "archive".into(), path: dir.join("a.ndjson"), ..Default::default() }),
+            Config::Stdout(stdout::Config { common: named("console"), ..Default::default() }),
+            Config::File(file::Config { common: named("archive"), path: dir.join("a.ndjson"), ..Default::default() }),
         ]
     }
 
@@ -292,7 +302,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_receiver_that_fails_is_exit_code_one() {
-        let broken = Config::File(file::Config { name: "a".into(), path: "/dev/full".into(), ..Default::default() });
+        let broken = Config::File(file::Config { common: named("a"), path: "/dev/full".into(), ..Default::default() });
         let mut out = Vec::new();
         assert_eq!(test(&broken, &mut out).await.unwrap(), 1);
         assert!(String::from_utf8(out).unwrap().contains("would be tried again"));
@@ -336,7 +346,7 @@ mod tests {
         std::fs::create_dir(dir.path().join("outputs")).unwrap();
         let archive = &configs(dir.path())[1];
         let broken =
-            Config::File(file::Config { name: "archive".into(), path: "/dev/full".into(), ..Default::default() });
+            Config::File(file::Config { common: named("archive"), path: "/dev/full".into(), ..Default::default() });
         let dead = DeadLetters::of(dir.path(), "archive");
         let letter = |alert: Option<lapwing_engine::alert::Alert>| DeadLetter {
             time: chrono::Utc::now(),

@@ -70,7 +70,8 @@ pub struct Drainer {
 impl Forward {
     /// Opens the spool in `dir`. Whether the brokers are there is seen with the first batch.
     pub fn open(config: Config, dir: &Path, metrics: Arc<Metrics>) -> Result<(Self, Drainer), StartError> {
-        let producer = config.client()?.create_with_context(Quiet::new("forward"))?;
+        let client = config.client()?;
+        let producer = client.create_with_context(Quiet::new("forward", &client))?;
         let (spool, recovery) = Journal::open(&dir.join("spool"), journal::Options::default())?;
         let cursor = CursorFile::open(&dir.join("spool.cursor"))?;
         let away = Arc::new(AtomicBool::new(recovery.last.0 > cursor.get()));

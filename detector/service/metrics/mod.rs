@@ -13,8 +13,8 @@ use lapwing_engine::batch::RejectReason;
 use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, TextEncoder,
+    CounterVec, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 use self::label::Cap;
@@ -86,6 +86,7 @@ pub struct Metrics {
     forwarded: IntCounterVec,
     kafka_lag: IntGaugeVec,
     kafka_lost: IntCounterVec,
+    kafka_connected: IntGaugeVec,
     batches: IntCounterVec,
     last_event: GaugeVec,
     requests: IntCounterVec,
@@ -105,6 +106,7 @@ pub struct Metrics {
     output_dead: IntCounterVec,
     output_withheld: IntCounterVec,
     output_held: IntGaugeVec,
+    output_limited: CounterVec,
     cluster_silent: IntGaugeVec,
     audit_blind: IntGaugeVec,
     events_missing: IntGaugeVec,
@@ -236,6 +238,7 @@ impl Metrics {
         }
         self.backlog(output, 0, 0.0);
         self.held(output, 0);
+        self.limited(output, Duration::ZERO);
         for why in Withheld::ALL {
             self.withheld(output, why, 0);
         }
@@ -282,6 +285,13 @@ impl Metrics {
                 "kafka_lost_records_total",
                 "Records the broker deleted before they were read.",
                 &["source"],
+            )?,
+            kafka_connected: keep(
+                &r,
+                IntGaugeVec::new(
+                    Opts::new("kafka_connected", "1 when a source has a broker that lets it in."),
+                    &["source"],
+                )?,
             )?,
             salvaged: counter(&r, "salvaged_total", "Events a log service cut off, read as far as they go.")?,
             batches: counters(&r, "batches_total", "Batches stored.", &["cluster", "source"])?,
@@ -346,6 +356,16 @@ impl Metrics {
                 "output_withheld_total",
                 "Alerts an output was not told: below its level, no route, silenced or inhibited.",
                 &["output", "reason"],
+            )?,
+            output_limited: keep(
+                &r,
+                CounterVec::new(
+                    Opts::new(
+                        "output_limited_seconds_total",
+                        "Time in which something was due and waited for the output's maxPerMinute.",
+                    ),
+                    &["output"],
+                )?,
             )?,
             output_held: keep(
                 &r,
@@ -506,6 +526,11 @@ impl Metrics {
         self.kafka_lost.with_label_values(&[self.outputs.admit(source)]).inc_by(lost);
     }
 
+    /// Whether a Kafka source has a broker that lets it in.
+    pub fn kafka_connected(&self, source: &str, connected: bool) {
+        self.kafka_connected.with_label_values(&[self.outputs.admit(source)]).set(connected.into());
+    }
+
     /// Wrappers were taken off.
     pub fn unwrapped(&self, counts: &Counts) {
         for (outcome, kinds) in [("opened", &counts.opened), ("skipped", &counts.skipped)] {
@@ -605,6 +630,12 @@ impl Metrics {
     pub fn held(&self, output: &str, alerts: usize) {
         let output = self.outputs.admit(output);
         self.output_held.with_label_values(&[output]).set(i64::try_from(alerts).unwrap_or(i64::MAX));
+    }
+
+    /// So long an output had something to tell and waited for its `maxPerMinute`.
+    pub fn limited(&self, output: &str, time: Duration) {
+        let output = self.outputs.admit(output);
+        self.output_limited.with_label_values(&[output]).inc_by(time.as_secs_f64());
     }
 
     /// How many records of the alert journal an output has before it.
@@ -761,6 +792,7 @@ mod tests {
         metrics.alert(Level::Low);
         metrics.delivery("soc", Outcome::Delivered, 1);
         metrics.backlog("soc", 0, 0.0);
+        metrics.limited("soc", Duration::from_millis(1500));
         let text = text(&metrics);
         for name in [
             "lapwing_events_received_total{cluster=\"prod\",source=\"webhook\"} 1",
@@ -795,6 +827,7 @@ mod tests {
             "lapwing_output_deliveries_total{outcome=\"delivered\",output=\"soc\"} 1",
             "lapwing_output_dead_letters_total{output=\"soc\"} 0",
             "lapwing_output_oldest_seconds{output=\"soc\"} 0",
+            "lapwing_output_limited_seconds_total{output=\"soc\"} 1.5",
             "lapwing_build_info{version=",
             "\nprocess_resident_memory_bytes ",
         ] {

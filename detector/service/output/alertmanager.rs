@@ -6,13 +6,13 @@
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
-use lapwing_engine::alert::{Alert, Level, Verdict};
+use lapwing_engine::alert::{Alert, Verdict};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::encode::{cap, visible};
-use super::{Failure, Receipt, Retry, http, text, tls};
+use super::{Common, Failure, Receipt, http, text, tls};
 use crate::config::HumanDuration;
 
 /// Alerts in one request.
@@ -27,12 +27,8 @@ const LABEL: usize = 500;
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 #[schemars(extend("required" = ["name", "urls"]))]
 pub struct Config {
-    /// Unique name of this output.
-    pub name: String,
-    /// Alerts below this level are not sent. Default: medium.
-    pub min_level: Level,
-    /// How stubborn it is.
-    pub retry: Retry,
+    #[serde(flatten)]
+    pub common: Common,
     /// Every replica: `https://alertmanager-0.example.org:9093`.
     pub urls: Vec<String>,
     /// How long after it was told an alert ends there.
@@ -52,9 +48,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            name: String::new(),
-            min_level: Level::default(),
-            retry: Retry::default(),
+            common: Common::default(),
             urls: Vec::new(),
             resolve_after: HumanDuration::from_secs(4 * 3600),
             token_file: None,
@@ -128,7 +122,7 @@ impl Alertmanager {
             return Err(failed.swap_remove(passing));
         }
         for failure in failed {
-            tracing::warn!(output = self.config.name, reason = %failure, "one Alertmanager did not take it, another did");
+            tracing::warn!(output = self.config.common.name, reason = %failure, "one Alertmanager did not take it, another did");
         }
         Ok(Receipt(told.join("; ")))
     }

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use lapwing_engine::alert::{Alert, Level};
+use lapwing_engine::alert::Alert;
 use reqwest::Method;
 use reqwest::header::HeaderMap;
 use schemars::JsonSchema;
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::encode::{cap, json_line, visible};
-use super::{Failure, Receipt, Retry, ecs, http, shrink, tls, webhook};
+use super::{Common, Failure, Receipt, ecs, http, shrink, tls, webhook};
 
 /// Alerts in one request.
 pub const BATCH: usize = 100;
@@ -26,12 +26,8 @@ const MAX_BYTES: usize = 30_000;
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 #[schemars(extend("required" = ["name", "url"]))]
 pub struct Config {
-    /// Unique name of this output.
-    pub name: String,
-    /// Alerts below this level are not sent. Default: medium.
-    pub min_level: Level,
-    /// How stubborn it is.
-    pub retry: Retry,
+    #[serde(flatten)]
+    pub common: Common,
     /// Where it is: `https://search.example.org:9200`.
     pub url: String,
     /// Data stream to write to.
@@ -53,9 +49,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            name: String::new(),
-            min_level: Level::default(),
-            retry: Retry::default(),
+            common: Common::default(),
             url: String::new(),
             index: "lapwing-alerts".to_owned(),
             manage_template: true,

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::encode::{cap, html, mail_header, syslog_token, visible};
-use super::{Failure, Receipt, Retry, net, secret, text, tls, webhook};
+use super::{Common, Failure, Receipt, net, secret, text, tls, webhook};
 use crate::config::HumanDuration;
 use crate::flow::gather::identity;
 
@@ -36,12 +36,8 @@ const IDLE: Duration = Duration::from_secs(15);
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 #[schemars(extend("required" = ["name", "host", "from", "to"]))]
 pub struct Config {
-    /// Unique name of this output.
-    pub name: String,
-    /// Alerts below this level are not sent. Default: medium.
-    pub min_level: Level,
-    /// How stubborn it is.
-    pub retry: Retry,
+    #[serde(flatten)]
+    pub common: Common,
     /// SMTP server.
     pub host: String,
     /// Its port. Default: 587 with `starttls`, 465 with `tls`, 25 with `none`.
@@ -60,8 +56,6 @@ pub struct Config {
     pub password_file: Option<PathBuf>,
     /// Told as resolved when nothing came of it for so long. Default: never.
     pub resolve_after: Option<HumanDuration>,
-    /// Most mails a minute (1 to 600); what comes faster is told together.
-    pub max_per_minute: Option<u32>,
 }
 
 /// How the connection is protected.
@@ -195,7 +189,11 @@ impl Email {
         let lines: Vec<&str> = answer.message().collect();
         let mut told = format!("{} {}", answer.code(), visible(&lines.join(" ")));
         if !refused.is_empty() {
-            tracing::warn!(output = self.config.name, refused = refused.join("; "), "some receivers were refused");
+            tracing::warn!(
+                output = self.config.common.name,
+                refused = refused.join("; "),
+                "some receivers were refused"
+            );
             told.push_str(&format!("; refused: {}", refused.join("; ")));
         }
         Ok(Receipt(told))

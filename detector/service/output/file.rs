@@ -7,23 +7,19 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use lapwing_engine::alert::{Alert, Level};
+use lapwing_engine::alert::Alert;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Failure, Receipt, Retry, record};
+use super::{Common, Failure, Receipt, record};
 
 /// Settings of an output of type `file`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 #[schemars(extend("required" = ["name", "path"]))]
 pub struct Config {
-    /// Unique name of this output.
-    pub name: String,
-    /// Alerts below this level are not sent. Default: medium.
-    pub min_level: Level,
-    /// How stubborn it is.
-    pub retry: Retry,
+    #[serde(flatten)]
+    pub common: Common,
     /// File to append to; created when missing, readable by its owner only.
     pub path: PathBuf,
     /// How an alert is written: `json`, or `ocsf`.

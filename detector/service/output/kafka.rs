@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use lapwing_engine::alert::{Alert, Level};
+use lapwing_engine::alert::Alert;
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -16,8 +16,9 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::encode::{cap, visible};
-use super::{Failure, Receipt, Retry, record, secret, webhook};
+use super::encode::cap;
+use super::{Common, Failure, Receipt, record, secret, webhook};
+use crate::brokers;
 use crate::config::HumanDuration;
 
 /// Alerts on their way at once.
@@ -28,12 +29,8 @@ pub const BATCH: usize = 100;
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 #[schemars(extend("required" = ["name", "brokers", "topic"]))]
 pub struct Config {
-    /// Unique name of this output.
-    pub name: String,
-    /// Alerts below this level are not sent. Default: medium.
-    pub min_level: Level,
-    /// How stubborn it is.
-    pub retry: Retry,
+    #[serde(flatten)]
+    pub common: Common,
     /// Brokers to begin with, `host:port`.
     pub brokers: Vec<String>,
     /// Topic to write to.
@@ -53,9 +50,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            name: String::new(),
-            min_level: Level::default(),
-            retry: Retry::default(),
+            common: Common::default(),
             brokers: Vec::new(),
             topic: String::new(),
             format: record::Format::default(),
@@ -123,9 +118,12 @@ struct Trouble(Arc<Mutex<String>>);
 
 impl Trouble {
     /// `error`, and what is wrong as far as it is known.
-    fn explain(&self, error: &KafkaError) -> String {
-        let why = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if why.is_empty() { error.to_string() } else { format!("{error}; {why}") }
+    async fn explain(&self, error: &KafkaError, config: &Config) -> String {
+        let why = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(client) = config.client().ok().filter(|_| !why.is_empty()) else { return error.to_string() };
+        let known = why.clone();
+        let why = tokio::task::spawn_blocking(move || brokers::explain(&client, &why)).await.unwrap_or(known);
+        format!("{error}; {why}")
     }
 
     fn over(&self) {
@@ -143,7 +141,7 @@ impl ClientContext for Trouble {
         // That all brokers are down follows from what was said of each, and says less.
         let summary = error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown);
         if told.is_empty() || !summary {
-            *told = visible(&cap(reason, 300)).into_owned();
+            reason.clone_into(&mut told);
         }
     }
 }
@@ -186,6 +184,7 @@ impl Kafka {
             }
         }
         let (mut refused, mut again, mut reason, mut told) = (Vec::new(), Vec::new(), String::new(), String::new());
+        let mut last = None;
         for (at, end) in ends.into_iter().enumerate() {
             match end {
                 Ok(place) => told = place,
@@ -194,10 +193,13 @@ impl Kafka {
                     refused.push((at, reason.clone()));
                 }
                 Err(error) => {
-                    reason = self.trouble.explain(&error);
                     again.push(at);
+                    last = Some(error);
                 }
             }
+        }
+        if let Some(error) = last {
+            reason = self.trouble.explain(&error, &self.config).await;
         }
         if !again.is_empty() {
             return Err(Failure::Partial { refused, again, reason, after: None });

@@ -7,14 +7,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use lapwing_engine::alert::{Alert, Level};
+use lapwing_engine::alert::Alert;
 use reqwest::header::{HeaderMap, HeaderName};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::encode::{cap, visible};
-use super::{Failure, Receipt, Retry, http, record, tls, webhook};
+use super::{Common, Failure, Receipt, http, record, tls, webhook};
 
 /// Alerts in one request.
 pub const BATCH: usize = 50;
@@ -26,12 +26,8 @@ const MAX_BYTES: usize = 60_000;
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 #[schemars(extend("required" = ["name", "url"]))]
 pub struct Config {
-    /// Unique name of this output.
-    pub name: String,
-    /// Alerts below this level are not sent. Default: medium.
-    pub min_level: Level,
-    /// How stubborn it is.
-    pub retry: Retry,
+    #[serde(flatten)]
+    pub common: Common,
     /// Where to push: `https://loki.example.org/loki/api/v1/push`.
     pub url: String,
     /// Tenant (`X-Scope-OrgID`).
@@ -131,7 +127,7 @@ mod tests {
     #[test]
     fn labels_are_few_and_a_line_is_the_alert() {
         let (first, mut second) = (sample::alert(), sample::alert());
-        second.level = Level::Critical;
+        second.level = lapwing_engine::alert::Level::Critical;
         let body = pushed(&[&first, &second, &first], &[1, 2, 3]);
         let streams = body["streams"].as_array().unwrap();
         assert_eq!(streams.len(), 2);

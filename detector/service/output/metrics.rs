@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::metrics::Metrics;
 pub use crate::metrics::{Outcome, Withheld};
@@ -34,6 +35,11 @@ impl Meter {
     /// How many alerts wait for others, a digest or the end of a time interval.
     pub fn held(&self, count: usize) {
         self.metrics.held(&self.output, count);
+    }
+
+    /// So long something was due and waited for `maxPerMinute`.
+    pub fn limited(&self, time: Duration) {
+        self.metrics.limited(&self.output, time);
     }
 
     /// How many records lie between the cursor and the end of the alert journal.

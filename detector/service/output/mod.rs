@@ -81,6 +81,23 @@ pub enum Config {
     Kafka(kafka::Config),
 }
 
+/// What every output can be told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Common {
+    /// Unique name of this output.
+    pub name: String,
+    /// Alerts below this level are not sent. Default: medium.
+    pub min_level: Level,
+    /// How stubborn it is.
+    pub retry: Retry,
+    /// Most a minute (1 to 10000), in any sixty seconds, failed tries included. Nothing is dropped: `slack`, `teams` and
+    /// `email` tell what waited together, in one message; requests of `alertmanager`, `splunk`, `elasticsearch`, `otlp` and
+    /// `loki` carry more alerts each; for `webhook`, `pagerduty`, `syslog`, `kafka`, `file` and `stdout` it counts alerts,
+    /// which wait in order. Default: no limit.
+    pub max_per_minute: Option<u32>,
+}
+
 /// How stubborn an output is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
@@ -181,15 +198,11 @@ macro_rules! each {
 impl Config {
     /// Unique; also the name of its files in `outputs/` and its metric label.
     pub fn name(&self) -> &str {
-        each!(self, c => &c.name)
+        &self.common().name
     }
 
-    pub fn min_level(&self) -> Level {
-        each!(self, c => c.min_level)
-    }
-
-    pub fn retry(&self) -> &Retry {
-        each!(self, c => &c.retry)
+    pub const fn common(&self) -> &Common {
+        each!(self, c => &c.common)
     }
 
     /// The word under `type`.
@@ -227,14 +240,10 @@ impl Config {
         }
     }
 
-    /// How many notices it may be told a minute; what comes faster is told together.
-    pub const fn max_per_minute(&self) -> Option<u32> {
-        match self {
-            Self::Slack(c) => c.max_per_minute,
-            Self::Teams(c) => c.max_per_minute,
-            Self::Email(c) => c.max_per_minute,
-            _ => None,
-        }
+    /// Whether `maxPerMinute` is about alerts and not about notices: Kafka's records travel together, and whoever reads
+    /// the topic does not see it.
+    pub const fn counts_alerts(&self) -> bool {
+        matches!(self, Self::Kafka(_))
     }
 
     /// After how much quiet it is told that an alert is over. Not for those that keep records: what was, was.
@@ -268,15 +277,15 @@ impl Config {
         if name.is_empty() || name.len() > 63 || !name.bytes().all(safe) {
             found.push(format!("name `{name}`: expected 1 to 63 lowercase letters, digits or `-`"));
         }
-        let retry = self.retry();
+        let Common { retry, max_per_minute, .. } = self.common();
         if !(1..=3600).contains(&retry.max_wait_seconds) {
             found.push("retry.maxWaitSeconds: expected 1 to 3600".to_owned());
         }
         if !(1..=100).contains(&retry.refused_tries) {
             found.push("retry.refusedTries: expected 1 to 100".to_owned());
         }
-        if self.max_per_minute().is_some_and(|n| !(1..=600).contains(&n)) {
-            found.push("maxPerMinute: expected 1 to 600".to_owned());
+        if max_per_minute.is_some_and(|n| !(1..=10_000).contains(&n)) {
+            found.push("maxPerMinute: expected 1 to 10000".to_owned());
         }
         found.extend(each!(self, c => c.problems()));
         found
@@ -410,8 +419,8 @@ mod tests {
             "stdout file webhook slack email syslog alertmanager pagerduty teams splunk elasticsearch otlp loki kafka";
         assert_eq!(kinds.join(" "), expected);
         assert_eq!(configs.iter().flat_map(Config::problems).collect::<Vec<_>>(), Vec::<String>::new());
-        assert_eq!(configs[0].min_level(), Level::Low);
-        assert_eq!(configs[2].retry().refused_tries, 3);
+        assert_eq!(configs[0].common().min_level, Level::Low);
+        assert_eq!(configs[2].common().retry.refused_tries, 3);
     }
 
     #[test]

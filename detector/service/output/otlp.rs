@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::encode::{cap, visible};
-use super::{Failure, Receipt, Retry, http, record, text, tls};
+use super::{Common, Failure, Receipt, http, record, text, tls};
 
 /// Alerts in one request.
 pub const BATCH: usize = 50;
@@ -28,12 +28,8 @@ const CAREFUL: Duration = Duration::from_secs(600);
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 #[schemars(extend("required" = ["name", "url"]))]
 pub struct Config {
-    /// Unique name of this output.
-    pub name: String,
-    /// Alerts below this level are not sent. Default: medium.
-    pub min_level: Level,
-    /// How stubborn it is.
-    pub retry: Retry,
+    #[serde(flatten)]
+    pub common: Common,
     /// Where logs are taken: `https://otel.example.org:4318/v1/logs`.
     pub url: String,
     /// File with a bearer token to send along.

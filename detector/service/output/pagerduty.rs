@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::encode::{cap, json_line, visible};
-use super::{Failure, Receipt, Retry, http, record, secret, shrink, text, tls};
+use super::{Common, Failure, Receipt, http, record, secret, shrink, text, tls};
 use crate::config::HumanDuration;
 use crate::flow::gather::identity;
 
@@ -24,12 +24,8 @@ const SUMMARY: usize = 1024;
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 #[schemars(extend("required" = ["name", "keyFile"]))]
 pub struct Config {
-    /// Unique name of this output.
-    pub name: String,
-    /// Alerts below this level are not sent. Default: medium.
-    pub min_level: Level,
-    /// How stubborn it is.
-    pub retry: Retry,
+    #[serde(flatten)]
+    pub common: Common,
     /// File with the routing key (integration key) of the service.
     pub key_file: PathBuf,
     /// Where to post; in the EU `https://events.eu.pagerduty.com/v2/enqueue`.
@@ -45,9 +41,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            name: String::new(),
-            min_level: Level::default(),
-            retry: Retry::default(),
+            common: Common::default(),
             key_file: PathBuf::new(),
             url: URL.to_owned(),
             resolve_after: None,

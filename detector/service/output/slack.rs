@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use self::threads::Threads;
 use super::encode::{cap, slack, visible};
-use super::{Failure, Receipt, Retry, http, secret, text, tls, webhook};
+use super::{Common, Failure, Receipt, http, secret, text, tls, webhook};
 use crate::config::HumanDuration;
 use crate::flow::gather::identity;
 
@@ -41,12 +41,8 @@ const API: &str = "https://slack.com/api/";
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 #[schemars(extend("required" = ["name"]))]
 pub struct Config {
-    /// Unique name of this output.
-    pub name: String,
-    /// Alerts below this level are not sent. Default: medium.
-    pub min_level: Level,
-    /// How stubborn it is.
-    pub retry: Retry,
+    #[serde(flatten)]
+    pub common: Common,
     /// File that holds the address of an incoming webhook. The address is a secret. Either this, or `tokenFile`.
     pub url_file: Option<PathBuf>,
     /// File with a bot token (scope `chat:write`): what goes on stands in one thread. Needs `channel`.
@@ -55,8 +51,6 @@ pub struct Config {
     pub channel: Option<String>,
     /// Where the bot's API is.
     pub api_url: String,
-    /// Most messages a minute (1 to 600); what comes faster is told together.
-    pub max_per_minute: Option<u32>,
     /// Told as resolved when nothing came of it for so long. Default: never.
     pub resolve_after: Option<HumanDuration>,
     /// How to trust the receiver.
@@ -68,14 +62,11 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            name: String::new(),
-            min_level: Level::default(),
-            retry: Retry::default(),
+            common: Common::default(),
             url_file: None,
             token_file: None,
             channel: None,
             api_url: API.to_owned(),
-            max_per_minute: None,
             resolve_after: None,
             tls: tls::Config::default(),
             timeout_seconds: http::Timeout::default(),
@@ -133,7 +124,7 @@ impl Slack {
     /// Threads outlive the process, in `data_dir/outputs`.
     pub fn remember_in(&mut self, data_dir: &Path) {
         if let Some(channel) = &self.config.channel {
-            self.threads = Threads::of(data_dir, &self.config.name, channel);
+            self.threads = Threads::of(data_dir, &self.config.common.name, channel);
         }
     }
 

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use lapwing_engine::alert::{Alert, Level};
+use lapwing_engine::alert::Alert;
 use reqwest::header::{HeaderMap, HeaderName};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::encode::{cap, json_line};
-use super::{Failure, Receipt, Retry, http, record, tls};
+use super::{Common, Failure, Receipt, http, record, tls};
 
 /// Alerts in one request, each of at most `MAX_BYTES`: below the megabyte Splunk recommends.
 pub const BATCH: usize = 30;
@@ -27,12 +27,8 @@ const ACK_PAUSE: Duration = Duration::from_millis(250);
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 #[schemars(extend("required" = ["name", "url", "tokenFile"]))]
 pub struct Config {
-    /// Unique name of this output.
-    pub name: String,
-    /// Alerts below this level are not sent. Default: medium.
-    pub min_level: Level,
-    /// How stubborn it is.
-    pub retry: Retry,
+    #[serde(flatten)]
+    pub common: Common,
     /// Where the collector is: `https://splunk.example.org:8088`.
     pub url: String,
     /// File with the token of the collector.
@@ -56,9 +52,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            name: String::new(),
-            min_level: Level::default(),
-            retry: Retry::default(),
+            common: Common::default(),
             url: String::new(),
             token_file: PathBuf::new(),
             index: None,

@@ -3,23 +3,19 @@
 use std::io::Write;
 use std::path::Path;
 
-use lapwing_engine::alert::{Alert, Level, Status};
+use lapwing_engine::alert::{Alert, Status};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Failure, Receipt, Retry, encode, text};
+use super::{Common, Failure, Receipt, encode, text};
 
 /// Settings of an output of type `stdout`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 #[schemars(extend("required" = ["name"]))]
 pub struct Config {
-    /// Unique name of this output.
-    pub name: String,
-    /// Alerts below this level are not sent. Default: medium.
-    pub min_level: Level,
-    /// How stubborn it is.
-    pub retry: Retry,
+    #[serde(flatten)]
+    pub common: Common,
     /// `ndjson` (one JSON object a line) or `text` (for people; colours only on a terminal).
     pub format: Format,
 }

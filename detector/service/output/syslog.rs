@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 
 use super::encode::{cap, sd_value, syslog_token};
-use super::{Failure, Receipt, Retry, cef, leef, net, record, tls};
+use super::{Common, Failure, Receipt, cef, leef, net, record, tls};
 
 /// Longest wait for one write.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -31,12 +31,8 @@ const MAX_UNCONFIRMED: usize = 256;
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 #[schemars(extend("required" = ["name", "address"]))]
 pub struct Config {
-    /// Unique name of this output.
-    pub name: String,
-    /// Alerts below this level are not sent. Default: medium.
-    pub min_level: Level,
-    /// How stubborn it is.
-    pub retry: Retry,
+    #[serde(flatten)]
+    pub common: Common,
     /// `host:port` of the receiver. 6514 is usual with TLS, 514 or 601 without.
     pub address: String,
     /// Speak TLS. Without it alerts travel readable.
@@ -73,9 +69,7 @@ pub enum Transport {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            name: String::new(),
-            min_level: Level::default(),
-            retry: Retry::default(),
+            common: Common::default(),
             address: String::new(),
             tls: None,
             transport: Transport::default(),

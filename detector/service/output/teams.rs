@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::encode::{cap, json_line, visible};
-use super::{Failure, Receipt, Retry, http, text, tls, webhook};
+use super::{Common, Failure, Receipt, http, text, tls, webhook};
 use crate::config::HumanDuration;
 
 /// Teams takes 28 KB.
@@ -23,16 +23,10 @@ const LINES: usize = 21;
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 #[schemars(extend("required" = ["name", "urlFile"]))]
 pub struct Config {
-    /// Unique name of this output.
-    pub name: String,
-    /// Alerts below this level are not sent. Default: medium.
-    pub min_level: Level,
-    /// How stubborn it is.
-    pub retry: Retry,
+    #[serde(flatten)]
+    pub common: Common,
     /// File that holds the address of the workflow. The address is a secret.
     pub url_file: PathBuf,
-    /// Most messages a minute (1 to 600); what comes faster is told together.
-    pub max_per_minute: Option<u32>,
     /// Told as resolved when nothing came of it for so long. Default: never.
     pub resolve_after: Option<HumanDuration>,
     /// How to trust the receiver.

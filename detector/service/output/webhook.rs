@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, Mac};
-use lapwing_engine::alert::{Alert, Level};
+use lapwing_engine::alert::Alert;
 use lapwing_engine::group;
 use reqwest::Url;
 use reqwest::header::{HeaderMap, HeaderName};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Failure, Receipt, Retry, encode, http, record, secret, tls};
+use super::{Common, Failure, Receipt, encode, http, record, secret, tls};
 use crate::config::HumanDuration;
 
 /// Settings of an output of type `webhook`.
@@ -24,12 +24,8 @@ use crate::config::HumanDuration;
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 #[schemars(extend("required" = ["name"]))]
 pub struct Config {
-    /// Unique name of this output.
-    pub name: String,
-    /// Alerts below this level are not sent. Default: medium.
-    pub min_level: Level,
-    /// How stubborn it is.
-    pub retry: Retry,
+    #[serde(flatten)]
+    pub common: Common,
     /// Where to post; `https://`, or `http://` on loopback. Either this or `urlFile`.
     pub url: Option<String>,
     /// File that holds the address, when the address itself is a secret.
@@ -51,7 +47,10 @@ pub struct Config {
 impl std::fmt::Debug for Config {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // The address may carry a secret in its path or query.
-        f.debug_struct("Config").field("name", &self.name).field("target", &self.target()).finish_non_exhaustive()
+        f.debug_struct("Config")
+            .field("name", &self.common.name)
+            .field("target", &self.target())
+            .finish_non_exhaustive()
     }
 }
 
@@ -199,7 +198,7 @@ mod tests {
     #[test]
     fn debug_and_target_hide_the_path() {
         let url = Some("https://example.org/hook/SECRET".to_owned());
-        let config = Config { name: "a".to_owned(), url, ..Config::default() };
+        let config = Config { url, ..Config::default() };
         assert!(!format!("{config:?} {}", config.target()).contains("SECRET"));
     }
 

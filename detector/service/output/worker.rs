@@ -6,6 +6,7 @@
 //! (for its group, a digest, the end of a time interval) lies in the alert journal behind the cursor. A crash between
 //! delivery and cursor repeats that notice, with the same ids.
 
+mod rate;
 mod state;
 mod tries;
 
@@ -18,12 +19,13 @@ use lapwing_engine::alert::{Alert, Level};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::rate::Rate;
 use self::state::{Saved, StateFile};
 use self::tries::{End, Tries};
 use super::dead::{DeadLetter, DeadLetters};
 use super::metrics::{Meter, Withheld};
 use super::{Carries, Config, Failure, Output, Receipt};
-use crate::flow::gather::{Held, Take};
+use crate::flow::gather::{Held, MAX_HELD, Take};
 use crate::flow::incident::Incidents;
 use crate::flow::inhibit::Inhibitor;
 use crate::flow::silence::Watch;
@@ -107,29 +109,6 @@ pub enum WorkerError {
     Source { output: String, source: io::Error },
 }
 
-/// A rate: so many a minute, as many at once.
-#[derive(Debug)]
-struct Bucket {
-    most: f64,
-    tokens: f64,
-    at: Instant,
-}
-
-impl Bucket {
-    fn new(a_minute: u32) -> Self {
-        let most = f64::from(a_minute);
-        Self { most, tokens: most, at: Instant::now() }
-    }
-
-    /// How many may go now.
-    fn free(&mut self) -> usize {
-        let now = Instant::now();
-        self.tokens = (self.tokens + (now - self.at).as_secs_f64() * self.most / 60.0).min(self.most);
-        self.at = now;
-        self.tokens as usize
-    }
-}
-
 /// One output and its duties.
 pub struct Worker<D> {
     min_level: Level,
@@ -140,7 +119,6 @@ pub struct Worker<D> {
     gather: Gather,
     inhibitor: Inhibitor,
     incidents: Option<Incidents>,
-    bucket: Option<Bucket>,
     clock: Arc<dyn Fn() -> i64 + Send + Sync>,
     file: StateFile,
     /// As it is on disk.
@@ -161,21 +139,24 @@ impl<D> std::fmt::Debug for Worker<D> {
 impl<D: Deliver> Worker<D> {
     /// `data_dir/outputs` must exist. Reads what the last run left there.
     pub fn new(config: &Config, output: D, data_dir: &std::path::Path, meter: Meter, stop: CancellationToken) -> Self {
-        let name = config.name().to_owned();
+        let common = config.common();
+        let name = common.name.clone();
         let file = StateFile::of(data_dir, &name);
         let saved = file.read();
         let after = config.resolve_after().map(|d| i64::try_from(d.get().as_micros()).unwrap_or(i64::MAX));
         let tries = Tries {
-            retry: config.retry().clone(),
+            retry: common.retry.clone(),
             output,
             dead_letters: DeadLetters::of(data_dir, &name),
             meter,
             stop,
+            rate: common.max_per_minute.map(Rate::new),
+            counts_alerts: config.counts_alerts(),
             waiting: None,
             name,
         };
         let worker = Self {
-            min_level: config.min_level(),
+            min_level: common.min_level,
             carries: config.carries(),
             tries,
             flow: Arc::default(),
@@ -183,7 +164,6 @@ impl<D: Deliver> Worker<D> {
             gather: Gather::new(saved.told.clone()),
             inhibitor: Inhibitor::new(Arc::default(), BTreeMap::new()),
             incidents: after.map(|after| Incidents::new(after, saved.open.clone())),
-            bucket: config.max_per_minute().map(Bucket::new),
             clock: Arc::new(now_micros),
             file,
             open: BTreeSet::new(),
@@ -216,8 +196,16 @@ impl<D: Deliver> Worker<D> {
         let (mut source, mut moved) = (source, Instant::now());
         while !self.tries.stop.is_cancelled() {
             let next;
-            let wait = if self.is_ready() { Duration::ZERO } else { POLL };
-            (source, next) = self.blocking(source, move |s| s.next(wait)).await?;
+            let (began, limited) = (Instant::now(), self.is_limited());
+            let wait = if self.is_ready() { Duration::ZERO } else { POLL.min(self.wait()) };
+            if limited && self.gather.held() >= self.room() {
+                // What cannot be told yet waits in the journal.
+                next = Next::Idle;
+                self.tries.rest(wait).await;
+            } else {
+                (source, next) = self.blocking(source, move |s| s.next(wait)).await?;
+            }
+            let waited = began.elapsed();
             self.tries.meter.pending(source.pending());
             let idle = matches!(next, Next::Idle);
             let mut letters = Vec::new();
@@ -249,6 +237,9 @@ impl<D: Deliver> Worker<D> {
             if idle && !told {
                 self.idle().await;
             }
+            if limited {
+                self.tries.meter.limited(if told { waited } else { began.elapsed() });
+            }
         }
         self.advance(source).await?;
         Ok(())
@@ -264,11 +255,35 @@ impl<D: Deliver> Worker<D> {
         }
     }
 
+    /// Whether something is due.
+    fn is_due(&self) -> bool {
+        let now = (self.clock)();
+        self.gather.due(now) > 0 || self.incidents.as_ref().is_some_and(|i| i.due(now).is_some())
+    }
+
     /// Whether something is to be told now.
     fn is_ready(&mut self) -> bool {
-        let now = (self.clock)();
-        let may = self.bucket.as_mut().is_none_or(|b| b.free() > 0);
-        may && (self.gather.due(now) > 0 || self.incidents.as_ref().is_some_and(|i| i.due(now).is_some()))
+        self.tries.free() > 0 && self.is_due()
+    }
+
+    /// Whether something is due and may not go yet.
+    fn is_limited(&mut self) -> bool {
+        self.tries.free() == 0 && self.is_due()
+    }
+
+    /// How long until one more may go.
+    fn wait(&mut self) -> Duration {
+        let wait = self.tries.rate.as_mut().map_or(Duration::ZERO, |rate| rate.wait(1));
+        if wait.is_zero() { POLL } else { wait }
+    }
+
+    /// How many alerts are read while none may go: as many as the next notice takes, and fewer than would be told before
+    /// their time.
+    const fn room(&self) -> usize {
+        match self.carries {
+            Carries::Records(most) => most,
+            Carries::Message => MAX_HELD - 1,
+        }
     }
 
     /// Decides what becomes of an alert just read.
@@ -298,11 +313,12 @@ impl<D: Deliver> Worker<D> {
         let mut ended = false;
         while !self.tries.stop.is_cancelled() {
             let now = (self.clock)();
-            let free = self.bucket.as_mut().map_or(usize::MAX, Bucket::free);
+            let free = self.tries.free();
             if free == 0 {
                 break;
             }
             let how = match self.carries {
+                Carries::Records(most) if self.tries.counts_alerts => Take::AtMost(most.min(free)),
                 Carries::Records(most) => Take::AtMost(most),
                 Carries::Message if self.gather.due(now) > free => Take::Together,
                 Carries::Message => Take::Group,
@@ -320,7 +336,7 @@ impl<D: Deliver> Worker<D> {
         while !self.tries.stop.is_cancelled() {
             let now = (self.clock)();
             let Some(closing) = self.incidents.as_ref().and_then(|i| i.due(now)) else { break };
-            if self.bucket.as_mut().is_some_and(|b| b.free() == 0) {
+            if self.tries.free() == 0 {
                 break;
             }
             ended = true;
@@ -359,9 +375,6 @@ impl<D: Deliver> Worker<D> {
         let count = notice.len();
         let records = matches!(self.carries, Carries::Records(_));
         let ends = self.tries.tell(notice, records).await;
-        if let Some(bucket) = &mut self.bucket {
-            bucket.tokens -= 1.0;
-        }
         let (now, whole) = ((self.clock)(), ends.len() == count);
         let mut delivered = Vec::new();
         for end in ends {

@@ -274,7 +274,11 @@ impl Run<'_> {
     }
 
     fn commit_if_due(&mut self) -> anyhow::Result<()> {
-        if self.writer.pending() > 0 && self.committed.elapsed() >= COMMIT_EVERY {
+        let (indexed, alerts) = (&self.at.progress.indexed, &self.at.progress.alerts_indexed);
+        // Records without a document, such as the rules of a start, are read once too, and leave no lag.
+        let moved = self.progress.journal_lsn > indexed.load(Ordering::Acquire)
+            || self.progress.alert_lsn > alerts.load(Ordering::Acquire);
+        if (self.writer.pending() > 0 || moved) && self.committed.elapsed() >= COMMIT_EVERY {
             return self.commit();
         }
         Ok(())

@@ -14,7 +14,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::Statistics;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::base_consumer::BaseConsumer;
@@ -23,9 +22,11 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{ClientConfig, Statistics};
 use tokio_util::sync::CancellationToken;
 
 use super::Sink;
+use crate::brokers::Files;
 use crate::forward;
 use crate::input::Splitter;
 use crate::metrics::Metrics;
@@ -41,6 +42,8 @@ const COMMIT_EVERY: Duration = Duration::from_secs(1);
 /// How long a revoked partition or the end may wait for what is under way.
 const SETTLE: Duration = Duration::from_secs(5);
 const ASK: Duration = Duration::from_secs(5);
+/// How often a source that is refused looks whether its password or certificates were replaced.
+const LOOK: Duration = Duration::from_secs(1);
 /// Bytes read and not durable before the partitions are paused; resumed at half.
 const HELD_BYTES: usize = 16 << 20;
 
@@ -83,29 +86,60 @@ pub async fn run<S: Sink>(
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let name = config.name.clone();
-    let mut client = config.client()?;
-    if !config.shards && client.get("group.instance.id").is_none() {
-        // Back within its session, a detector keeps its partitions: what it remembers of them lies beside its journal.
-        client.set("group.instance.id", format!("lapwing-{}-{name}", known.instance));
-    }
+    let (mut files, client) = client(&config, &known)?;
     let (done, finished) = tokio::sync::oneshot::channel();
     let runtime = tokio::runtime::Handle::current();
     let worker = move || {
-        let shared = Arc::new(Shared::new(sink, runtime, known.positions));
-        let context = Context {
-            shared: Arc::clone(&shared),
-            from_end: config.start == super::file::Start::End,
-            mark: mark(&known.instance),
-            name: config.name.clone(),
-            metrics: splitter.metrics(),
-            quiet: Quiet::new(&config.name),
-        };
-        let result = client.create_with_context(context).and_then(|consumer: BaseConsumer<Context<S>>| {
+        let shared = Arc::new(Shared::new(sink, runtime, known.positions.clone()));
+        let metrics = splitter.metrics();
+        metrics.kafka_connected(&config.name, false);
+        let consumer = |client: &ClientConfig| -> KafkaResult<BaseConsumer<Context<S>>> {
+            let consumer: BaseConsumer<_> = client.create_with_context(Context {
+                shared: Arc::clone(&shared),
+                from_end: config.start == super::file::Start::End,
+                mark: mark(&known.instance),
+                name: config.name.clone(),
+                metrics: Arc::clone(&metrics),
+                quiet: Quiet::new(&config.name, client),
+            })?;
             let topics: Vec<&str> = config.topics.iter().map(String::as_str).collect();
             consumer.subscribe(&topics)?;
-            Worker { consumer, shared, config: &config, splitter, mark: mark(&known.instance), paused: false }
-                .run(&stop)
-        });
+            Ok(consumer)
+        };
+        let mut made = consumer(&client);
+        let result = loop {
+            let shared = Arc::clone(&shared);
+            let (splitter, mark) = (splitter.clone(), mark(&known.instance));
+            let ended = made.and_then(|consumer| {
+                Worker { consumer, shared, config: &config, splitter, mark, paused: false }.run(&files, &stop)
+            });
+            if !matches!(ended, Ok(End::Outdated)) {
+                break ended.map(drop);
+            }
+            tracing::info!(source = config.name, "kafka: password or certificates were replaced; connecting anew");
+            made = loop {
+                let again = self::client(&config, &known).map_err(|error| error.to_string());
+                let again = again.and_then(|(files, client)| {
+                    consumer(&client).map(|made| (files, made)).map_err(|error| error.to_string())
+                });
+                match again {
+                    Ok((now, made)) => {
+                        files = now;
+                        break Ok(made);
+                    }
+                    // Half of them is written: the rest will come.
+                    Err(error) => tracing::warn!(source = config.name, error, "kafka: not connected; trying again"),
+                }
+                if stop.is_cancelled() {
+                    break Err(KafkaError::Canceled);
+                }
+                std::thread::park_timeout(LOOK);
+            };
+            if stop.is_cancelled() {
+                break Ok(());
+            }
+        };
+        metrics.kafka_connected(&config.name, false);
         // The receiver is gone only when nobody waits for the consumer any more.
         let _ = done.send(result);
     };
@@ -119,6 +153,26 @@ pub async fn run<S: Sink>(
     }
 }
 
+/// The client's configuration as the files are now.
+fn client(config: &Config, known: &Known) -> Result<(Files, ClientConfig), ConfigError> {
+    let password = config.password_file.as_deref();
+    // Looked at before they are read: what changes in between is read again.
+    let files = Files::of(&config.client()?, password);
+    let mut client = config.client()?;
+    if !config.shards && client.get("group.instance.id").is_none() {
+        // Back within its session, a detector keeps its partitions: what it remembers of them lies beside its journal.
+        client.set("group.instance.id", format!("lapwing-{}-{}", known.instance, config.name));
+    }
+    Ok((files, client))
+}
+
+/// Why a worker ended.
+enum End {
+    Stopped,
+    /// It was refused, and the files it was made from were replaced.
+    Outdated,
+}
+
 struct Worker<'a, S: Sink> {
     consumer: BaseConsumer<Context<S>>,
     shared: Arc<Shared<S>>,
@@ -129,9 +183,18 @@ struct Worker<'a, S: Sink> {
 }
 
 impl<S: Sink> Worker<'_, S> {
-    fn run(mut self, stop: &CancellationToken) -> KafkaResult<()> {
-        let mut committed = Instant::now();
+    fn run(mut self, files: &Files, stop: &CancellationToken) -> KafkaResult<End> {
+        let (mut committed, mut looked) = (Instant::now(), Instant::now());
+        let (mut refused, mut end) = (false, End::Stopped);
         while !stop.is_cancelled() && !self.shared.closed() {
+            refused |= self.consumer.context().quiet.refused();
+            if refused && looked.elapsed() >= LOOK {
+                if files.changed() {
+                    end = End::Outdated;
+                    break;
+                }
+                looked = Instant::now();
+            }
             match self.consumer.poll(POLL) {
                 Some(Ok(message)) => self.take(&message),
                 Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset))) => self.leave_gaps(),
@@ -148,7 +211,7 @@ impl<S: Sink> Worker<'_, S> {
         }
         self.shared.settle(None, SETTLE);
         commit(&self.consumer, &self.shared.uncommitted(None), &self.mark, CommitMode::Sync);
-        Ok(())
+        Ok(end)
     }
 
     fn take(&self, message: &BorrowedMessage<'_>) {
@@ -267,6 +330,9 @@ impl<S: Sink> ClientContext for Context<S> {
         let partitions = statistics.topics.values().flat_map(|topic| topic.partitions.values());
         // -1 for partitions that are not ours.
         self.metrics.kafka_lag(&self.name, partitions.map(|p| p.consumer_lag.max(0)).sum());
+        let real = |source: &str| source == "configured" || source == "learned";
+        let up = statistics.brokers.values().any(|broker| real(&broker.source) && broker.state == "UP");
+        self.metrics.kafka_connected(&self.name, up);
     }
 }
 

@@ -1,4 +1,5 @@
-//! Apache Kafka in one process (KRaft), with plain, TLS and SASL SCRAM listeners on loopback.
+//! Apache Kafka in one process (KRaft), with plain, TLS and SASL SCRAM listeners on loopback, and TLS listeners with a
+//! certificate for another host, with one that has ended, and that want a client certificate.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -19,6 +20,9 @@ pub struct Broker {
     pub plain: u16,
     pub tls: u16,
     pub scram: u16,
+    pub elsewhere: u16,
+    pub expired: u16,
+    pub mutual: u16,
     _one: MutexGuard<'static, ()>,
 }
 
@@ -36,30 +40,59 @@ impl Broker {
         let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = tempfile::tempdir().expect("a directory");
         let certificates = Certificates::make(dir.path());
-        let pem = [&certificates.key, &certificates.cert].map(|path| std::fs::read_to_string(path).expect("PEM"));
-        std::fs::write(dir.path().join("server.pem"), pem.concat()).expect("written");
-        let [plain, tls, scram, controller] = std::array::from_fn(|_| free_port());
+        let [plain, tls, scram, elsewhere, expired, mutual, controller] = std::array::from_fn(|_| free_port());
         let base = dir.path().display();
-        let listeners = format!("PLAINTEXT://127.0.0.1:{plain},SSL://127.0.0.1:{tls},SASL_SSL://127.0.0.1:{scram}");
+        let listeners = format!(
+            "PLAINTEXT://127.0.0.1:{plain},SSL://127.0.0.1:{tls},SASL_SSL://127.0.0.1:{scram},\
+             ELSEWHERE://127.0.0.1:{elsewhere},EXPIRED://127.0.0.1:{expired},MUTUAL://127.0.0.1:{mutual}"
+        );
         let properties = format!(
             "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@127.0.0.1:{controller}\n\
              listeners={listeners},CONTROLLER://127.0.0.1:{controller}\ncontroller.listener.names=CONTROLLER\n\
-             listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_SSL:SASL_SSL\n\
+             listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_SSL:SASL_SSL,\
+             ELSEWHERE:SSL,EXPIRED:SSL,MUTUAL:SSL\n\
              log.dirs={base}/logs\nnum.partitions={partitions}\noffsets.topic.replication.factor=1\n\
              offsets.topic.num.partitions=1\ntransaction.state.log.replication.factor=1\n\
              transaction.state.log.min.isr=1\ntransaction.state.log.num.partitions=1\n\
              group.initial.rebalance.delay.ms=0\nsasl.enabled.mechanisms=SCRAM-SHA-512\n\
              listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;\n\
-             ssl.keystore.type=PEM\nssl.keystore.location={base}/server.pem\n"
+             ssl.keystore.type=PEM\nssl.keystore.location={base}/server.pem\n\
+             listener.name.elsewhere.ssl.keystore.type=PEM\n\
+             listener.name.elsewhere.ssl.keystore.location={base}/elsewhere-server.pem\n\
+             listener.name.expired.ssl.keystore.type=PEM\n\
+             listener.name.expired.ssl.keystore.location={base}/expired-server.pem\n\
+             ssl.truststore.type=PEM\nssl.truststore.location={base}/ca.pem\n\
+             listener.name.mutual.ssl.client.auth=required\n"
         );
         std::fs::write(dir.path().join("server.properties"), properties).expect("written");
-        let mut broker = Self { child: None, dir, certificates, plain, tls, scram, _one: one };
+        let mut broker =
+            Self { child: None, dir, certificates, plain, tls, scram, elsewhere, expired, mutual, _one: one };
+        broker.shows("server.pem", &broker.certificates.cert);
+        broker.shows("elsewhere-server.pem", &broker.certificates.elsewhere);
+        broker.shows("expired-server.pem", &broker.certificates.expired);
         let user = format!("SCRAM-SHA-512=[name=lapwing,password={PASSWORD}]");
         let format = ["format", "-t", "bGFwd2luZy10ZXN0LWthZg", "-c", "server.properties", "--add-scram", &user];
         let done = broker.java("kafka.tools.StorageTool").args(format).output().expect("java runs");
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         broker.run();
         broker
+    }
+
+    /// The keystore `name` holds this certificate.
+    fn shows(&self, name: &str, certificate: &Path) {
+        let pem = [&self.certificates.key, certificate].map(|path| std::fs::read_to_string(path).expect("PEM"));
+        std::fs::write(self.dir.path().join(name), pem.concat()).expect("written");
+    }
+
+    /// Starts anew with the right certificate everywhere, and asks nobody for one.
+    pub fn mend(&mut self) {
+        self.kill();
+        self.shows("elsewhere-server.pem", &self.certificates.cert);
+        self.shows("expired-server.pem", &self.certificates.cert);
+        let file = self.dir.path().join("server.properties");
+        let properties = std::fs::read_to_string(&file).expect("read");
+        std::fs::write(file, properties.replace("client.auth=required", "client.auth=none")).expect("written");
+        self.run();
     }
 
     fn java(&self, class: &str) -> Command {

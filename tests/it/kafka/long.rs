@@ -1,4 +1,5 @@
-//! A hundred rebalances and fifty kills under load. Takes five minutes: `tests/kafka-long` runs it.
+//! A hundred rebalances and fifty kills under load. Takes five minutes: `tests/kafka-long` runs it, with fewer where
+//! `LAPWING_REBALANCES` and `LAPWING_KILLS` say so.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -10,8 +11,11 @@ use super::broker::Broker;
 use super::real::{Sender, detector, each_told_once, member};
 
 const PARTITIONS: i32 = 6;
-const REBALANCES: usize = 100;
-const KILLS: usize = 50;
+
+/// What the environment asks for, or so many.
+fn count(name: &str, usual: usize) -> usize {
+    std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(usual)
+}
 
 /// Sends one event every 25 ms until told to stop; how many it were.
 fn load(sender: &mut Sender, over: &AtomicBool) {
@@ -41,9 +45,9 @@ fn a_hundred_rebalances_and_fifty_kills_under_load() {
     b.run();
     let begun = Instant::now();
 
-    let mut rebalances = 0;
+    let (mut rebalances, wanted) = (0, count("LAPWING_REBALANCES", 100));
     under_load(&mut sender, || {
-        while rebalances < REBALANCES {
+        while rebalances < wanted {
             // A stranger joins, is given partitions, reads nothing of them and leaves.
             let mut config = ClientConfig::new();
             config.set("bootstrap.servers", broker.address()).set("group.id", "lapwing");
@@ -62,14 +66,15 @@ fn a_hundred_rebalances_and_fifty_kills_under_load() {
     each_told_once(&[&a, &b], sender.sent());
     eprintln!("{rebalances} rebalances: {} events in {:?}, each told once", sender.sent(), begun.elapsed());
 
+    let kills = count("LAPWING_KILLS", 50);
     under_load(&mut sender, || {
-        for kill in 0..KILLS {
+        for kill in 0..kills {
             let daemon = if kill % 2 == 0 { &mut a } else { &mut b };
             daemon.kill();
             daemon.run();
         }
     });
     each_told_once(&[&a, &b], sender.sent());
-    eprintln!("{KILLS} kills: {} events in {:?}, each told once", sender.sent(), begun.elapsed());
+    eprintln!("{kills} kills: {} events in {:?}, each told once", sender.sent(), begun.elapsed());
     assert!(a.stop().success() && b.stop().success());
 }

@@ -20,16 +20,16 @@ use crate::outputs::working::{Memory, Working};
 use crate::outputs::{alert, config, evil, lines};
 
 /// What one record of a topic is.
-struct Got {
+pub struct Got {
     partition: i32,
     key: String,
-    id: String,
+    pub id: String,
     schema: String,
     value: Value,
 }
 
 /// Every record of `topic`, partition by partition in order, once there are `count`.
-fn all(broker: &Broker, topic: &str, count: usize) -> Vec<Got> {
+pub fn all(broker: &Broker, topic: &str, count: usize) -> Vec<Got> {
     let mut client = ClientConfig::new();
     client.set("bootstrap.servers", broker.address()).set("group.id", "reader").set("enable.partition.eof", "false");
     let consumer: BaseConsumer = client.create().unwrap();
@@ -84,7 +84,7 @@ fn to(name: &str, port: u16, more: Value) -> Config {
 }
 
 /// Blocks this thread; the workers go on with the others.
-fn patiently<T>(wait: impl FnOnce() -> T) -> T {
+pub fn patiently<T>(wait: impl FnOnce() -> T) -> T {
     tokio::task::block_in_place(wait)
 }
 

@@ -34,8 +34,8 @@ pub fn alerts(what: &str, data_dir: &Path) -> Result<Vec<Alert>> {
 /// What keeps an output from being told, or how it is told.
 fn fate(config: &Config, alert: &Alert, flow: &Flow, silences: &Watch) -> (bool, String) {
     let now = Utc::now();
-    if alert.level < config.min_level() {
-        return (false, format!("level {} is below its minLevel {}", alert.level, config.min_level()));
+    if alert.level < config.common().min_level {
+        return (false, format!("level {} is below its minLevel {}", alert.level, config.common().min_level));
     }
     let Some(hop) = flow.hop(config.name(), alert) else {
         return (false, "no route leads there".to_owned());

@@ -9,7 +9,7 @@ use super::tries::{GRACE, MIN_WAIT};
 use super::*;
 use crate::metrics::Metrics;
 use crate::output::metrics::Meter;
-use crate::output::{sample, stdout};
+use crate::output::sample;
 
 /// Records by position (1, 2, …) and a cursor, shared with the test.
 #[derive(Clone, Default)]
@@ -126,23 +126,29 @@ struct House {
     dir: tempfile::TempDir,
     metrics: std::sync::Arc<Metrics>,
     stop: CancellationToken,
+    /// When it was built, by both clocks.
+    built: (i64, Instant),
 }
 
 impl House {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("outputs")).unwrap();
-        Self { dir, metrics: std::sync::Arc::new(Metrics::new([""; 0])), stop: CancellationToken::new() }
+        Self {
+            dir,
+            metrics: std::sync::Arc::new(Metrics::new([""; 0])),
+            stop: CancellationToken::new(),
+            built: (now_micros(), Instant::now()),
+        }
     }
 
     fn worker(&self, receiver: &Receiver) -> Worker<Receiver> {
-        let settings = stdout::Config { name: "out".to_owned(), ..stdout::Config::default() };
-        self.worker_of(&Config::Stdout(settings), receiver)
+        self.worker_of(&output("stdout", serde_json::json!({})), receiver)
     }
 
     fn worker_of(&self, config: &Config, receiver: &Receiver) -> Worker<Receiver> {
         let meter = Meter::new(std::sync::Arc::clone(&self.metrics), "out");
-        let (start, began) = (now_micros(), Instant::now());
+        let (start, began) = self.built;
         let mut worker = Worker::new(config, receiver.clone(), self.dir.path(), meter, self.stop.clone());
         // The clock of the tests is the paused one.
         worker.clock = Arc::new(move || start + began.elapsed().as_micros() as i64);
@@ -168,6 +174,13 @@ impl House {
         let line = text.lines().find(wanted).unwrap();
         line.rsplit(' ').next().unwrap().parse().unwrap()
     }
+}
+
+/// The settings of an output of this type.
+fn output(kind: &str, more: serde_json::Value) -> Config {
+    let mut settings = serde_json::json!({ "type": kind, "name": "out" });
+    settings.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    serde_json::from_value(settings).unwrap()
 }
 
 fn alerts(count: u32) -> Vec<Alert> {
@@ -388,9 +401,88 @@ async fn what_comes_faster_than_the_rate_is_told_together() {
     let (house, receiver, memory) = (House::new(), Receiver::default(), Memory::of(&list));
     run_for(&house, house.worker_of(&config, &receiver).with_flow(flow), &memory, 300).await;
     let taken = receiver.taken();
-    assert!((60..80).contains(&taken.len()), "{}", taken.len());
+    assert_eq!(taken.len(), 61, "sixty at once, a minute later the rest in one");
     assert_eq!(taken.join("+").split('+').count(), 200, "nothing is dropped");
     assert_eq!(memory.cursor(), 200);
+}
+
+/// No sixty seconds have more than `most` of these.
+fn assert_rate(tries: &[Instant], most: usize) {
+    for some in tries.windows(most + 1) {
+        assert!(some[most] - some[0] >= Duration::from_secs(60), "{some:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_each_alert_is_a_message_they_wait_in_order() {
+    let ids: Vec<String> = (1..=25).map(|n| n.to_string()).collect();
+    for (kind, more) in [
+        ("syslog", serde_json::json!({ "address": "siem:6514", "maxPerMinute": 10 })),
+        ("pagerduty", serde_json::json!({ "keyFile": "k", "maxPerMinute": 10 })),
+        ("kafka", serde_json::json!({ "brokers": ["b:9092"], "topic": "t", "maxPerMinute": 10 })),
+    ] {
+        let (house, receiver, memory) = (House::new(), Receiver::default(), Memory::of(&alerts(25)));
+        let config = output(kind, more);
+        run_for(&house, house.worker_of(&config, &receiver), &memory, 119).await;
+        let taken = receiver.taken();
+        assert_eq!(taken.join("+").split('+').collect::<Vec<_>>(), ids[..20], "{kind}: two minutes' worth, in order");
+        if kind == "kafka" {
+            assert_eq!(taken.len(), 2, "its records travel together and are counted singly");
+        } else {
+            assert_rate(&receiver.tries.lock().unwrap(), 10);
+        }
+        // As soon as ten are out the eleventh waits: nearly all the time.
+        let limited = house.count("lapwing_output_limited_seconds_total", None);
+        assert!((100.0..=119.0).contains(&limited), "{kind}: {limited}");
+        // What waited is told after a restart, in order still.
+        let house = again(house);
+        run_for(&house, house.worker_of(&config, &receiver), &memory.reopened(), 60).await;
+        assert_eq!(receiver.taken().join("+"), ids.join("+"), "{kind}");
+        assert_eq!(memory.cursor(), 25);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_a_request_takes_many_they_get_larger() {
+    let (house, receiver, memory) = (House::new(), Receiver::default(), Memory::of(&alerts(1)));
+    let config = output("otlp", serde_json::json!({ "url": "https://otel.example.org/v1/logs", "maxPerMinute": 2 }));
+    let running = tokio::spawn(house.worker_of(&config, &receiver).run(memory.clone()));
+    for n in 2..=120 {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let alert = Alert { id: n.to_string(), ..sample::alert() };
+        memory.0.lock().unwrap().records.push(serde_json::to_vec(&alert).unwrap());
+    }
+    tokio::time::sleep(Duration::from_secs(70)).await;
+    house.stop.cancel();
+    running.await.unwrap().unwrap();
+    let sizes: Vec<usize> = receiver.taken().iter().map(|ids| ids.split('+').count()).collect();
+    assert_eq!((sizes.len(), sizes.iter().sum::<usize>()), (5, 120), "{sizes:?}");
+    assert_eq!(sizes[2..4], [50, 50], "what waited a minute, as much as it carries");
+    assert_rate(&receiver.tries.lock().unwrap(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn tries_that_fail_count_and_wait_too() {
+    let (house, memory) = (House::new(), Memory::of(&alerts(2)));
+    let receiver = Receiver::answering((0..7).map(|_| retry(None)));
+    let config = output("webhook", serde_json::json!({ "url": "https://example.org/in", "maxPerMinute": 3 }));
+    run_for(&house, house.worker_of(&config, &receiver), &memory, 300).await;
+    assert_eq!((receiver.taken().join(" "), memory.cursor()), ("1 2".to_owned(), 2));
+    assert_eq!(receiver.tries.lock().unwrap().len(), 9);
+    assert_rate(&receiver.tries.lock().unwrap(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_not_go_yet_is_not_read_into_memory() {
+    for (kind, more, most) in [
+        ("syslog", serde_json::json!({ "address": "siem:6514", "maxPerMinute": 1 }), 1),
+        ("slack", serde_json::json!({ "urlFile": "x", "maxPerMinute": 1 }), crate::flow::gather::MAX_HELD as u64 - 1),
+    ] {
+        let (house, receiver, memory) = (House::new(), Receiver::default(), Memory::of(&alerts(5000)));
+        run_for(&house, house.worker_of(&output(kind, more), &receiver), &memory, 50).await;
+        assert_eq!((receiver.taken(), memory.cursor()), (vec!["1".to_owned()], 1), "{kind}");
+        assert_eq!(memory.0.lock().unwrap().read, 1 + most, "{kind}: the rest waits in the journal");
+    }
 }
 
 #[tokio::test(start_paused = true)]

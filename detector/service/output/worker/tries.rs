@@ -9,6 +9,7 @@ use rand::Rng;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::rate::Rate;
 use super::{Deliver, Receipt};
 use crate::flow::gather::Held;
 use crate::output::dead::{DeadLetter, DeadLetters};
@@ -37,6 +38,9 @@ pub struct Tries<D> {
     pub dead_letters: DeadLetters,
     pub meter: Meter,
     pub stop: CancellationToken,
+    /// How many may go out, and whether that counts alerts or notices.
+    pub rate: Option<Rate>,
+    pub counts_alerts: bool,
     /// Since when the alerts at the head wait.
     pub waiting: Option<Instant>,
 }
@@ -135,8 +139,22 @@ impl<D: Deliver> Tries<D> {
         }
     }
 
-    /// One delivery, or `None` when the worker must stop before it ended.
+    /// How many notices, or alerts, may go now.
+    pub fn free(&mut self) -> usize {
+        self.rate.as_mut().map_or(usize::MAX, Rate::free)
+    }
+
+    /// One delivery, as soon as it may; or `None` when the worker must stop before it ended.
     async fn attempt(&mut self, alerts: &[&Alert]) -> Option<Result<Receipt, Failure>> {
+        let count = if self.counts_alerts { alerts.len() } else { 1 };
+        let wait = self.rate.as_mut().map_or(Duration::ZERO, |rate| rate.wait(count));
+        if !wait.is_zero() {
+            self.pause(wait).await?;
+            self.meter.limited(wait);
+        }
+        if let Some(rate) = &mut self.rate {
+            rate.go(count);
+        }
         let stop = self.stop.clone();
         let deadline = async {
             stop.cancelled().await;
@@ -155,6 +173,14 @@ impl<D: Deliver> Tries<D> {
         let ceiling = MIN_WAIT.saturating_mul(1 << (tries.max(1) - 1).min(16)).min(longest);
         let jittered = ceiling.mul_f64(rand::rng().random::<f64>()).max(MIN_WAIT / 10);
         after.map_or(jittered, |after| after.min(MAX_RETRY_AFTER).max(jittered))
+    }
+
+    /// Waits `time`, or until told to stop.
+    pub async fn rest(&self, time: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(time) => {}
+            () = self.stop.cancelled() => {}
+        }
     }
 
     /// Waits `time`, keeping the gauge of the oldest alert honest. `None` when told to stop.
