@@ -138,13 +138,18 @@ impl Receiver {
             [&foreign, &ours].map(|by| shows(leaf(by, "receiver", 2020, 2099).2))
         });
         let (well, got, taken) = (AtomicBool::default(), Mutex::default(), Mutex::default());
-        let receiver = Self { port: free_port(), state: Arc::new(State { kind, way, well, got, taken, tls }) };
-        let (port, state) = (receiver.port, Arc::clone(&receiver.state));
+        // Other programs ask for ports too.
+        let listener = (0..100).find_map(|_| TcpListener::bind(("127.0.0.1", free_port())).ok()).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let listener = (way != Way::Refuse).then_some(listener);
+        let receiver = Self { port, state: Arc::new(State { kind, way, well, got, taken, tls }) };
+        let state = Arc::clone(&receiver.state);
         std::thread::spawn(move || {
             while state.is(Way::Refuse) {
                 std::thread::park_timeout(Duration::from_millis(20));
             }
-            for stream in TcpListener::bind(("127.0.0.1", port)).unwrap().incoming().flatten() {
+            let listener = listener.unwrap_or_else(|| TcpListener::bind(("127.0.0.1", port)).unwrap());
+            for stream in listener.incoming().flatten() {
                 let state = Arc::clone(&state);
                 // An error is the other side's business.
                 std::thread::spawn(move || connection(stream, &state));
