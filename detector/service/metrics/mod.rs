@@ -459,7 +459,11 @@ impl Metrics {
                 vec![0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0],
             )?,
             journal_damage: counter(&r, "journal_damage_total", "Damaged places met while reading the journal.")?,
-            set_aside: counter(&r, "records_set_aside_total", "Events that ended the process twice and are left out.")?,
+            set_aside: counter(
+                &r,
+                "records_set_aside_total",
+                "Events that ended the process again and again and are left out.",
+            )?,
             replay_divergence: counter(
                 &r,
                 "replay_divergence_total",

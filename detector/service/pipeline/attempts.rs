@@ -1,7 +1,7 @@
 //! A record that ends the process must not end it for ever. Which record a thread is at is noted in a file before it is
 //! looked at; where that is the same one after two panics, it is set aside: at the second try each item of it is noted
 //! too, so that only the guilty one has to be. Whoever is killed says no last word, and a supervisor may kill at the same
-//! moment of each start: it takes more of those.
+//! moment of each start: it takes more of those, and many where the record was judged to its end before.
 //!
 //! The note is not synced: it has to survive the process, not the machine. What was set aside stays so, or a replay from
 //! before it would crash again; the event itself is still in the journal.
@@ -18,9 +18,12 @@ use super::selfalert::{Notice, SelfAlerts};
 use crate::journal::Lsn;
 use crate::metrics::Metrics;
 
-/// How much a record is guilty of until it is set aside: of two panics, or of six ends without a word.
-const PATIENCE: u64 = 6;
-const OF_A_PANIC: u64 = 3;
+/// How much a record is guilty of until it is set aside: of two panics, of six ends without a word, or of thirty where it
+/// had been got through before and is only replayed.
+const PATIENCE: u64 = 30;
+const OF_A_PANIC: u64 = 15;
+const OF_SILENCE: u64 = 5;
+const OF_SILENCE_IN_A_REPLAY: u64 = 1;
 /// For a record as a whole.
 const WHOLE: u64 = u64::MAX;
 
@@ -43,28 +46,30 @@ pub struct Attempts {
 }
 
 impl Attempts {
-    /// Reads the notes of the last start in `dir`; `name` is the thread's. What is newly set aside is answered, to be told.
-    pub fn open(dir: &Path, name: &'static str) -> (Self, Option<Notice>) {
-        let opened = Self::read(dir, name);
+    /// Reads the notes of the last start in `dir`; `name` is the thread's, which got through everything up to `before` at
+    /// least once. What is newly set aside is answered, to be told.
+    pub fn open(dir: &Path, name: &'static str, before: Lsn) -> (Self, Option<Notice>) {
+        let opened = Self::read(dir, name, before);
         opened.unwrap_or_else(|error| {
             tracing::warn!(%error, thread = name, "no note can be kept of records that end the process");
             (Self { file: None, note: [0; 6], aside: BTreeSet::new(), careful: false }, None)
         })
     }
 
-    fn read(dir: &Path, name: &'static str) -> io::Result<(Self, Option<Notice>)> {
+    fn read(dir: &Path, name: &'static str, before: Lsn) -> io::Result<(Self, Option<Notice>)> {
         let path = dir.join(format!("{name}.at"));
-        let [lsn, item, last, _, before, panicked] = numbers(&fs::read(&path).unwrap_or_default());
+        let [lsn, item, last, _, so_far, panicked] = numbers(&fs::read(&path).unwrap_or_default());
         let list = dir.join(format!("{name}.aside"));
         let mut aside: BTreeSet<Place> =
             fs::read_to_string(&list).unwrap_or_default().lines().filter_map(place).collect();
         let file = File::options().create(true).truncate(false).write(true).open(&path)?;
         let now = match (lsn, panicked) {
             (0, _) => 0,
-            (_, 0) => 1,
+            (lsn, 0) if lsn <= before.0 => OF_SILENCE_IN_A_REPLAY,
+            (_, 0) => OF_SILENCE,
             _ => OF_A_PANIC,
         };
-        let guilt = now + if lsn == last { before } else { 0 };
+        let guilt = now + if lsn == last { so_far } else { 0 };
         let mut attempts =
             Self { file: Some(file), note: [0, WHOLE, lsn, item, guilt, 0], aside: BTreeSet::new(), careful: false };
         let mut notice = None;
@@ -192,7 +197,7 @@ mod tests {
 
     /// A start that gets through items `0..crash_at` of record 7 and crashes there, or gets through all of it.
     fn start(dir: &Path, crash_at: Option<usize>) -> (Vec<usize>, Option<String>) {
-        let (mut attempts, notice) = Attempts::open(dir, "engine");
+        let (mut attempts, notice) = Attempts::open(dir, "engine", Lsn(0));
         let mut seen = Vec::new();
         for lsn in [6, 7, 8] {
             if attempts.begin(Lsn(lsn)) {
@@ -238,7 +243,7 @@ mod tests {
     fn crashes_elsewhere_or_with_an_end_between_them_do_not_add_up() {
         let dir = tempfile::tempdir().unwrap();
         let crash = |lsn| {
-            let (mut attempts, _) = Attempts::open(dir.path(), "engine");
+            let (mut attempts, _) = Attempts::open(dir.path(), "engine", Lsn(0));
             let left_out = attempts.begin(Lsn(lsn));
             panic(attempts);
             left_out
@@ -246,7 +251,7 @@ mod tests {
         for lsn in [3, 4, 3, 4] {
             assert!(!crash(lsn));
         }
-        let (mut attempts, _) = Attempts::open(dir.path(), "engine");
+        let (mut attempts, _) = Attempts::open(dir.path(), "engine", Lsn(0));
         attempts.begin(Lsn(4));
         attempts.rest();
         for _ in 0..2 {
@@ -258,12 +263,14 @@ mod tests {
 
     #[test]
     fn who_is_killed_at_the_same_record_is_not_set_aside_at_once() {
-        let dir = tempfile::tempdir().unwrap();
-        for end in 0..PATIENCE {
-            let (mut attempts, notice) = Attempts::open(dir.path(), "engine");
-            assert!(!attempts.begin(Lsn(4)) && notice.is_none(), "{end}");
+        for (before, ends) in [(3, 6), (4, 30)] {
+            let dir = tempfile::tempdir().unwrap();
+            for end in 0..ends {
+                let (mut attempts, notice) = Attempts::open(dir.path(), "engine", Lsn(before));
+                assert!(!attempts.begin(Lsn(4)) && notice.is_none(), "{end} of {ends}");
+            }
+            assert!(Attempts::open(dir.path(), "engine", Lsn(before)).0.begin(Lsn(4)));
         }
-        assert!(Attempts::open(dir.path(), "engine").0.begin(Lsn(4)));
     }
 
     #[test]
@@ -271,7 +278,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("engine.at"), [1; 39]).unwrap();
         fs::write(dir.path().join("engine.aside"), "x\n7\n7 y\n").unwrap();
-        let (mut attempts, notice) = Attempts::open(dir.path(), "engine");
+        let (mut attempts, notice) = Attempts::open(dir.path(), "engine", Lsn(0));
         assert!(notice.is_none() && !attempts.begin(Lsn(7)) && attempts.aside.is_empty());
     }
 }

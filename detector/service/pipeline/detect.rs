@@ -126,7 +126,7 @@ impl Detect {
             tracing::info!(snapshot = start.lsn, judged = durable_before, "resuming");
         }
         self.progress.judged.store(durable_before, Ordering::Release);
-        let (attempts, notice) = Attempts::open(&self.state, "engine");
+        let (attempts, notice) = Attempts::open(&self.state, "engine", Lsn(durable_before));
         attempts::tell(notice, &self.metrics, &self.own);
         let time = Instant::now();
         let run = Run {

@@ -79,7 +79,7 @@ struct Run<'a> {
 impl Indexer {
     /// Runs until told to stop.
     pub fn run(self) {
-        let (mut attempts, notice) = Attempts::open(&self.state, "indexer");
+        let (mut attempts, notice) = Attempts::open(&self.state, "indexer", Lsn(0));
         attempts::tell(notice, &self.metrics, &self.own);
         while !self.stopping() {
             match self.serve(&mut attempts) {
