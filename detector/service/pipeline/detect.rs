@@ -399,7 +399,7 @@ impl Run {
             positions: self.positions.clone(),
             now: self.now,
             rules: self.named,
-            engine: serde_json::value::to_raw_value(&self.at.engine.snapshot())?,
+            engine: self.at.engine.snapshot(),
         };
         self.saved = Instant::now();
         if self.last <= self.saved_lsn || self.last < self.durable_before {

@@ -5,22 +5,26 @@
 //! older one, and without any the journal is replayed from its start.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 use super::positions::Positions;
 use super::rulebook;
 
 const MAGIC: &[u8; 8] = b"LWSNAP01";
 const KEPT: usize = 2;
+/// JSON in front of the compression, bytes.
+const BUFFER: usize = 64 << 10;
 
-/// A snapshot and where in the two journals it belongs.
+/// A snapshot and where in the two journals it belongs. As it is read, the engine's memory is its JSON: another version may
+/// not understand it, the rest holds all the same.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Stored {
+pub struct Stored<E = Box<RawValue>> {
     /// Everything up to this event LSN is in the engine's memory.
     pub lsn: u64,
     /// The alert journal held this much when it was taken.
@@ -32,8 +36,7 @@ pub struct Stored {
     /// Which rules judged.
     #[serde(default)]
     pub rules: Option<rulebook::Id>,
-    /// JSON of the engine's memory. Another version may not understand it; the rest holds all the same.
-    pub engine: Box<RawValue>,
+    pub engine: E,
 }
 
 fn list(dir: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
@@ -48,14 +51,38 @@ fn list(dir: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     Ok(found)
 }
 
-/// Writes `stored` durably and removes all but the newest two.
-pub fn write(dir: &Path, stored: &Stored) -> io::Result<()> {
-    let body = zstd::encode_all(serde_json::to_vec(stored)?.as_slice(), 1)?;
+/// What passes through on its way to a file.
+struct Summed<W> {
+    out: W,
+    sum: Xxh3,
+}
+
+impl<W: Write> Write for Summed<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.out.write(bytes)?;
+        self.sum.update(&bytes[..n]);
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// Writes `stored` durably and removes all but the newest two. Nothing of its JSON is kept in memory: with many identities
+/// it is hundreds of megabytes.
+pub fn write<E: Serialize>(dir: &Path, stored: &Stored<E>) -> io::Result<()> {
     let temporary = dir.join("engine.tmp");
     let mut file = File::create(&temporary)?;
     file.write_all(MAGIC)?;
-    file.write_all(&xxh3_64(&body).to_le_bytes())?;
-    file.write_all(&body)?;
+    file.write_all(&[0; 8])?;
+    let body = Summed { out: BufWriter::new(&file), sum: Xxh3::new() };
+    let mut json = BufWriter::with_capacity(BUFFER, zstd::Encoder::new(body, 1)?);
+    serde_json::to_writer(&mut json, stored)?;
+    let mut body = json.into_inner().map_err(io::IntoInnerError::into_error)?.finish()?;
+    body.flush()?;
+    file.write_all_at(&body.sum.digest().to_le_bytes(), MAGIC.len() as u64)?;
+    drop(body);
     file.sync_data()?;
     fs::rename(&temporary, dir.join(format!("engine-{:020}.snap", stored.lsn)))?;
     File::open(dir)?.sync_all()?;
