@@ -25,6 +25,7 @@ use hyper::header::CONTENT_ENCODING;
 use hyper::{Method, Request, Response, StatusCode};
 use lapwing_engine::batch::{Batch, Item, Origin, RejectReason};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -38,6 +39,9 @@ use crate::metrics::Metrics;
 
 /// Bytes of bodies, and of the items made of them that are not stored yet, in memory at once.
 const BUDGET: u64 = 128 * 1024 * 1024;
+/// Bodies split at once, at most; as many as there are cores, where those are fewer. While it is split a body is in memory
+/// three times or more: as it came, as it is read, as items.
+const SPLITTING: usize = 8;
 /// How long the sink may take to say that a batch is durable. It may still become so after our 503; the
 /// second delivery is then a duplicate, which is harmless.
 const DURABLE: Duration = Duration::from_secs(10);
@@ -129,6 +133,7 @@ where
             patience: timing.patience,
         };
         let budget = Budget::new(BUDGET, config.max_body);
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let gzip = config.gzip;
         let access = Arc::new(Access::load(config, base)?);
         let tcp = TcpListener::bind(address).await.map_err(|source| StartError::Bind { address, source })?;
@@ -138,6 +143,7 @@ where
             reload,
             access,
             budget,
+            splitting: Arc::new(Semaphore::new(cores.min(SPLITTING))),
             pace,
             gzip,
             durable: timing.durable,
@@ -219,6 +225,7 @@ struct Door<Split, Sink> {
     access: Arc<Access>,
     reload: Reload,
     budget: Budget,
+    splitting: Arc<Semaphore>,
     pace: Pace,
     gzip: bool,
     durable: Duration,
@@ -314,7 +321,9 @@ where
         let taken = body::read(body, length, &self.pace, &self.budget).await?;
         self.metrics.inflight_bytes.set(self.budget.taken() as i64);
         let (split, pace, budget) = (Arc::clone(&self.split), self.pace.clone(), self.budget.clone());
+        let turn = Arc::clone(&self.splitting).acquire_owned().await;
         let work = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
             let (taken, damage) = if gzip { body::gunzip(taken, &pace, &budget)? } else { (taken, None) };
             let mut items = split(&taken.bytes);
             items.extend(damage.map(bad_body));

@@ -124,6 +124,23 @@ async fn what_is_not_stored_yet_takes_memory_too() {
 }
 
 #[tokio::test]
+async fn no_more_bodies_are_split_at_once_than_there_are_cores() {
+    let running = start(plain(), unhurried()).await;
+    let address = running.address;
+    let mut crowd = tokio::task::JoinSet::new();
+    for _ in 0..24 {
+        crowd.spawn(async move {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            exchange(&mut stream, &post("/", "", b"crowd")).await
+        });
+    }
+    crowd.join_all().await.iter().for_each(|answer| assert_code(answer, 200));
+    let most = MOST_AT_ONCE.load(Ordering::SeqCst);
+    let cores = std::thread::available_parallelism().unwrap().get() as u64;
+    assert!((1..=cores.min(8)).contains(&most), "{most}");
+}
+
+#[tokio::test]
 async fn slow_clients_of_every_kind_are_closed() {
     let short = Duration::from_millis(60);
     let limits = Limits { first_byte: short, header: short, idle: short, ..Limits::default() };

@@ -15,6 +15,10 @@ use super::*;
 const TOKEN: &str = "a-token-for-tests-0123";
 const PLENTY: Duration = Duration::from_secs(20);
 
+/// Bodies `crowd` in the splitter, and the most there were.
+static SPLITTING_NOW: AtomicU64 = AtomicU64::new(0);
+static MOST_AT_ONCE: AtomicU64 = AtomicU64::new(0);
+
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
@@ -26,6 +30,12 @@ fn split(body: &[u8]) -> Vec<Item> {
         items: Vec<&'a serde_json::value::RawValue>,
     }
     assert_ne!(body, b"panic", "a splitter that panics");
+    if body == b"crowd" {
+        let at_once = SPLITTING_NOW.fetch_add(1, Ordering::SeqCst) + 1;
+        MOST_AT_ONCE.fetch_max(at_once, Ordering::SeqCst);
+        std::thread::park_timeout(Duration::from_millis(20));
+        SPLITTING_NOW.fetch_sub(1, Ordering::SeqCst);
+    }
     match serde_json::from_slice::<List<'_>>(body) {
         Ok(list) => list.items.iter().map(|item| Item::Event(item.get().to_owned())).collect(),
         Err(error) => vec![Item::Reject {
