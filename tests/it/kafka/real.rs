@@ -2,13 +2,14 @@
 //! commits that lie, records that are gone.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions};
-use rdkafka::client::DefaultClientContext;
+use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde_json::Value;
 
@@ -28,8 +29,24 @@ pub fn event(name: &str) -> String {
     event.replace("two-lists", name)
 }
 
+/// What a broker did not take.
+#[derive(Default)]
+struct Undelivered(Mutex<Vec<String>>);
+
+impl ClientContext for Undelivered {}
+
+impl ProducerContext for Undelivered {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, _)) = result {
+            self.0.lock().expect("whole").push(error.to_string());
+        }
+    }
+}
+
 pub struct Sender {
-    producer: BaseProducer,
+    producer: BaseProducer<Undelivered>,
     sent: usize,
 }
 
@@ -37,7 +54,7 @@ impl Sender {
     pub fn new(address: &str) -> Self {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", address).set("enable.idempotence", "true").set("linger.ms", "5");
-        Self { producer: config.create().expect("a producer"), sent: 0 }
+        Self { producer: config.create_with_context(Undelivered::default()).expect("a producer"), sent: 0 }
     }
 
     pub fn sent(&self) -> usize {
@@ -56,6 +73,8 @@ impl Sender {
             self.producer.poll(pause);
         }
         self.producer.flush(Duration::from_secs(60)).expect("delivered");
+        let undelivered = std::mem::take(&mut *self.producer.context().0.lock().expect("whole"));
+        assert!(undelivered.is_empty(), "not in the topic: {undelivered:?}");
     }
 }
 
