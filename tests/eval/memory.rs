@@ -137,7 +137,7 @@ pub fn run(identities: u32) -> anyhow::Result<()> {
     println!("most memory by its own account {} MiB, as the system sees it {} MiB", fullest >> 20, resident_most >> 20);
 
     let started = Instant::now();
-    let json = serde_json::to_vec(&baselines.snapshot())?;
+    let json = serde_json::to_vec(&baselines)?;
     let took = started.elapsed();
     let started = Instant::now();
     let stored: Snapshot = serde_json::from_slice(&json)?;
@@ -149,10 +149,7 @@ pub fn run(identities: u32) -> anyhow::Result<()> {
         took.as_millis(),
         started.elapsed().as_millis()
     );
-    anyhow::ensure!(
-        serde_json::to_vec(&again.snapshot())? == json,
-        "a restored memory differs from the one that was stored"
-    );
+    anyhow::ensure!(serde_json::to_vec(&again)? == json, "a restored memory differs from the one that was stored");
     drop((baselines, json));
     feed(&mut again, 0..BACK.min(identities), later + DAY)?;
     let counts = again.counts();

@@ -123,8 +123,10 @@ fn records(dir: &Path) -> Option<String> {
 }
 
 fn memory(dir: &Path) -> Option<String> {
-    let stored = snapshot::newest(dir, u64::MAX).ok()??;
-    Some(format!("{} {} {:?} {}", stored.lsn, stored.alert_lsn, stored.positions, stored.engine.get()))
+    snapshot::newest(dir, u64::MAX, |stored| {
+        format!("{} {} {:?} {}", stored.lsn, stored.alert_lsn, stored.positions, stored.engine.get())
+    })
+    .ok()?
 }
 
 /// A cursor that lost a slot says so; it may then be a step old, which only repeats something.

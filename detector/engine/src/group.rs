@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::alert::{Alert, Finding, Level, MAX_AUDIT_IDS, MAX_EVIDENCE, Status, Verdict};
 
@@ -96,20 +96,21 @@ impl Groups {
         self.closing.first().map(|(closes, _)| *closes)
     }
 
-    /// The open groups as data, for a snapshot; in a fixed order.
-    pub fn snapshot(&self) -> serde_json::Value {
-        let open: Vec<&Open> = self.closing.iter().filter_map(|(_, key)| self.open.get(key)).collect();
-        serde_json::json!(open)
-    }
-
     /// The groups a snapshot holds.
-    pub fn restore(window: i64, snapshot: serde_json::Value) -> Result<Self, serde_json::Error> {
+    pub fn restore(window: i64, snapshot: &str) -> Result<Self, serde_json::Error> {
         let mut groups = Self::new(window);
-        for open in serde_json::from_value::<Vec<Open>>(snapshot)? {
+        for open in serde_json::from_str::<Vec<Open>>(snapshot)? {
             groups.closing.insert((open.closes, open.key.clone()));
             groups.open.insert(open.key.clone(), open);
         }
         Ok(groups)
+    }
+}
+
+/// The open groups as data, in a fixed order.
+impl Serialize for Groups {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.closing.iter().filter_map(|(_, key)| self.open.get(key)))
     }
 }
 
@@ -258,7 +259,7 @@ mod tests {
     fn a_restored_group_goes_on_where_it_was() {
         let mut a = Groups::new(HOUR);
         add(&mut a, 0, &finding("eve", 1));
-        let mut b = Groups::restore(HOUR, a.snapshot()).expect("own snapshot");
+        let mut b = Groups::restore(HOUR, &serde_json::to_string(&a).expect("data")).expect("own snapshot");
         for g in [&mut a, &mut b] {
             assert!(add(g, 10, &finding("eve", 2)).is_empty());
         }

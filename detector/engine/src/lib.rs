@@ -14,6 +14,7 @@ pub mod event;
 pub mod facts;
 pub mod field;
 pub mod group;
+mod listed;
 pub mod memory;
 pub mod redact;
 pub mod rule;

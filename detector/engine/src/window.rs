@@ -7,9 +7,11 @@
 use std::collections::VecDeque;
 
 use hashlink::LinkedHashMap;
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeStruct;
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::alert::Evidence;
+use crate::listed::Listed;
 
 /// One request that a base rule matched.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -119,23 +121,27 @@ impl Windows {
         self.groups.is_empty()
     }
 
-    /// The groups as data, in the order they were touched.
-    pub fn snapshot(&self) -> serde_json::Value {
-        let groups: Vec<(&String, &Group)> = self.groups.iter().collect();
-        serde_json::json!({ "evicted": self.evicted, "groups": groups })
-    }
-
     /// Takes over the groups of a snapshot of the same correlation.
-    pub fn restore(&mut self, snapshot: serde_json::Value) -> Result<(), serde_json::Error> {
+    pub fn restore(&mut self, snapshot: &str) -> Result<(), serde_json::Error> {
         #[derive(Deserialize)]
         struct Stored {
             evicted: u64,
             groups: Vec<(String, Group)>,
         }
-        let stored: Stored = serde_json::from_value(snapshot)?;
+        let stored: Stored = serde_json::from_str(snapshot)?;
         self.evicted = stored.evicted;
         self.groups = stored.groups.into_iter().collect();
         Ok(())
+    }
+}
+
+/// The groups as data, in the order they were touched.
+impl Serialize for Windows {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut windows = serializer.serialize_struct("Windows", 2)?;
+        windows.serialize_field("evicted", &self.evicted)?;
+        windows.serialize_field("groups", &Listed(|| self.groups.iter()))?;
+        windows.end()
     }
 }
 
@@ -326,7 +332,7 @@ mod tests {
         a.add("k", hit(0, 0, 1, ""));
         a.add("k", hit(1, 0, 2, ""));
         let mut b = count(3);
-        b.restore(a.snapshot()).expect("own snapshot");
+        b.restore(&serde_json::to_string(&a).expect("data")).expect("own snapshot");
         assert_eq!(a.add("k", hit(2, 0, 3, "")), b.add("k", hit(2, 0, 3, "")));
         assert!(b.is_empty());
     }

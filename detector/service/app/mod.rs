@@ -432,8 +432,8 @@ fn announce(metrics: &Metrics, rules: &RuleSet) {
 }
 
 fn positions(data: &Path, events: &Journal) -> anyhow::Result<Positions> {
-    let stored = snapshot::newest(&data.join("state"), events.durable().0).context("reading snapshots")?;
-    let (mut positions, after) = stored.map_or((Positions::default(), 0), |s| (s.positions, s.lsn));
+    let newest = snapshot::newest(&data.join("state"), events.durable().0, |stored| (stored.positions, stored.lsn));
+    let (mut positions, after) = newest.context("reading snapshots")?.unwrap_or_default();
     positions.read_on(events, Lsn(after));
     Ok(positions)
 }

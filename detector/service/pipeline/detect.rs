@@ -392,6 +392,10 @@ impl Run {
 
     fn save(&mut self) -> anyhow::Result<()> {
         let started = Instant::now();
+        self.saved = started;
+        if self.last <= self.saved_lsn || self.last < self.durable_before {
+            return Ok(());
+        }
         let used = self.at.engine.baselines_mut().map(|b| b.tidy()).unwrap_or_default();
         let stored = Stored {
             lsn: self.last,
@@ -399,12 +403,8 @@ impl Run {
             positions: self.positions.clone(),
             now: self.now,
             rules: self.named,
-            engine: self.at.engine.snapshot(),
+            engine: &self.at.engine,
         };
-        self.saved = Instant::now();
-        if self.last <= self.saved_lsn || self.last < self.durable_before {
-            return Ok(());
-        }
         let synced = self.cold.as_ref().map_or(Ok(()), ColdFiles::sync);
         match synced.and_then(|()| snapshot::write(&self.at.state, &stored)) {
             Ok(()) => {

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use lapwing_engine::baseline::{Order, Snapshot};
+use lapwing_engine::baseline::{Baselines, Order, Snapshot};
 
 /// Orders waiting at once that are read.
 const MAX: usize = 100;
@@ -57,7 +57,7 @@ pub fn cold_dir(state: &Path) -> PathBuf {
 }
 
 /// Writes baselines as `export` prints them: zstd of JSON.
-pub fn write_baselines(path: &Path, baselines: &Snapshot) -> io::Result<()> {
+pub fn write_baselines(path: &Path, baselines: &Baselines) -> io::Result<()> {
     let temporary = path.with_extension("tmp");
     fs::write(&temporary, zstd::encode_all(serde_json::to_vec(baselines)?.as_slice(), 3)?)?;
     fs::rename(temporary, path)

@@ -21,10 +21,10 @@ const KEPT: usize = 2;
 /// JSON in front of the compression, bytes.
 const BUFFER: usize = 64 << 10;
 
-/// A snapshot and where in the two journals it belongs. As it is read, the engine's memory is its JSON: another version may
-/// not understand it, the rest holds all the same.
+/// A snapshot and where in the two journals it belongs. The engine's memory is what makes its JSON; as it is read, it is that
+/// JSON: another version may not understand it, the rest holds all the same.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Stored<E = Box<RawValue>> {
+pub struct Stored<E> {
     /// Everything up to this event LSN is in the engine's memory.
     pub lsn: u64,
     /// The alert journal held this much when it was taken.
@@ -92,19 +92,22 @@ pub fn write<E: Serialize>(dir: &Path, stored: &Stored<E>) -> io::Result<()> {
     Ok(())
 }
 
-/// The newest snapshot that is whole and lies not beyond `durable`.
-pub fn newest(dir: &Path, durable: u64) -> io::Result<Option<Stored>> {
+/// What `take` makes of the newest snapshot that is whole and lies not beyond `durable`.
+pub fn newest<T>(dir: &Path, durable: u64, take: impl FnOnce(Stored<&RawValue>) -> T) -> io::Result<Option<T>> {
     for (lsn, path) in list(dir)? {
-        match read(&path) {
-            Ok(stored) if stored.lsn <= durable => return Ok(Some(stored)),
+        let json = read(&path);
+        let stored = json.as_deref().map_err(ToString::to_string);
+        match stored.and_then(|json| serde_json::from_slice::<Stored<&RawValue>>(json).map_err(|e| e.to_string())) {
+            Ok(stored) if stored.lsn <= durable => return Ok(Some(take(stored))),
             Ok(_) => tracing::warn!(lsn, "snapshot lies beyond the journal and is passed over"),
-            Err(error) => tracing::warn!(path = %path.display(), %error, "snapshot is damaged and is passed over"),
+            Err(error) => tracing::warn!(path = %path.display(), error, "snapshot is damaged and is passed over"),
         }
     }
     Ok(None)
 }
 
-fn read(path: &Path) -> io::Result<Stored> {
+/// The JSON of a snapshot.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
     let damaged = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
     let bytes = fs::read(path)?;
     let rest = bytes.strip_prefix(MAGIC).ok_or_else(|| damaged("not a snapshot of this version"))?;
@@ -112,16 +115,22 @@ fn read(path: &Path) -> io::Result<Stored> {
     if xxh3_64(body).to_le_bytes() != *sum {
         return Err(damaged("checksum does not fit"));
     }
-    Ok(serde_json::from_slice(&zstd::decode_all(body)?)?)
+    zstd::decode_all(body)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
-    fn stored(lsn: u64) -> Stored {
-        let engine = RawValue::from_string(r#"{"of":"a version to come"}"#.to_owned()).expect("JSON");
+    fn stored(lsn: u64) -> Stored<BTreeMap<&'static str, &'static str>> {
+        let engine = BTreeMap::from([("of", "a version to come")]);
         Stored { lsn, alert_lsn: 7, positions: Positions::default(), now: 0, rules: None, engine }
+    }
+
+    fn newest_lsn(dir: &Path, durable: u64) -> Option<u64> {
+        newest(dir, durable, |stored| stored.lsn).expect("read")
     }
 
     #[test]
@@ -129,8 +138,8 @@ mod tests {
         let formats = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/formats");
         for format in 1..=1 {
             let dir = formats.join(format!("{format}/state"));
-            let stored = newest(&dir, u64::MAX).expect("read").expect("a snapshot");
-            assert_eq!((stored.lsn, stored.alert_lsn > 0), (2, true), "{}", dir.display());
+            let place = newest(&dir, u64::MAX, |stored| (stored.lsn, stored.alert_lsn > 0)).expect("read");
+            assert_eq!(place, Some((2, true)), "{}", dir.display());
         }
     }
 
@@ -141,21 +150,21 @@ mod tests {
             write(dir.path(), &stored(lsn)).expect("written");
         }
         assert_eq!(list(dir.path()).expect("listed").len(), 2);
-        assert_eq!(newest(dir.path(), 100).expect("read").map(|s| s.lsn), Some(12));
-        assert_eq!(newest(dir.path(), 10).expect("read").map(|s| s.lsn), Some(9), "one beyond the journal is no use");
+        assert_eq!(newest_lsn(dir.path(), 100), Some(12));
+        assert_eq!(newest_lsn(dir.path(), 10), Some(9), "one beyond the journal is no use");
 
         let (_, path) = list(dir.path()).expect("listed").remove(0);
         let mut bytes = fs::read(&path).expect("read");
         let last = bytes.len() - 1;
         bytes[last] ^= 1;
         fs::write(&path, bytes).expect("written");
-        assert_eq!(newest(dir.path(), 100).expect("read").map(|s| s.lsn), Some(9), "the damaged one is passed over");
+        assert_eq!(newest_lsn(dir.path(), 100), Some(9), "the damaged one is passed over");
     }
 
     #[test]
     fn none_is_an_answer() {
         let dir = tempfile::tempdir().expect("a directory");
         fs::write(dir.path().join("engine-1.snap"), "rubbish").expect("written");
-        assert!(newest(dir.path(), 100).expect("read").is_none());
+        assert_eq!(newest_lsn(dir.path(), 100), None);
     }
 }

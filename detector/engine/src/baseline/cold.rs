@@ -5,10 +5,12 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeStruct;
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::principal;
 use super::vocabulary::{Digest, digest};
+use crate::listed::Listed;
 
 /// Bytes of the maps around one identity on the shelf.
 const PLACE_COST: usize = 120;
@@ -160,11 +162,6 @@ impl Cold {
         self.live.values().sum()
     }
 
-    pub fn snapshot(&self) -> Stored {
-        let here = |(key, turn): &(Digest, u32)| Some((*key, *self.away.get(key).filter(|a| a.turn == *turn)?));
-        Stored { away: self.queue.iter().filter_map(here).collect(), turn: self.turn, lost: self.lost }
-    }
-
     pub fn restore(stored: Stored) -> Self {
         let mut cold = Self { turn: stored.turn, lost: stored.lost, ..Self::default() };
         for (key, away) in stored.away {
@@ -176,13 +173,25 @@ impl Cold {
     }
 }
 
+/// Who is where as data, in the order they came; the records lie on the shelf.
+impl Serialize for Cold {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let here = |(key, turn): &(Digest, u32)| Some((*key, *self.away.get(key).filter(|a| a.turn == *turn)?));
+        let mut cold = serializer.serialize_struct("Cold", 3)?;
+        cold.serialize_field("away", &Listed(|| self.queue.iter().filter_map(here)))?;
+        cold.serialize_field("turn", &self.turn)?;
+        cold.serialize_field("lost", &self.lost)?;
+        cold.end()
+    }
+}
+
 fn decode(bytes: &[u8]) -> Option<Record> {
     let (version, rest) = bytes.split_first()?;
     (*version == VERSION).then(|| postcard::from_bytes(rest).ok()).flatten()
 }
 
 /// Who is where, as data; the records lie on the shelf.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 pub(super) struct Stored {
     /// In the order they came.
     away: Vec<(Digest, Away)>,

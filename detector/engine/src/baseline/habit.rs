@@ -6,9 +6,11 @@
 use std::collections::HashMap;
 
 use hashlink::LinkedHashMap;
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeStruct;
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::burst::tail;
+use crate::listed::Listed;
 
 const HOUR: i64 = 3_600_000_000;
 const DAY: i64 = 24 * HOUR;
@@ -84,7 +86,7 @@ pub struct Habits {
     all: (f32, f32),
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct Stored {
     groups: Vec<(String, Group)>,
     now: i64,
@@ -149,16 +151,9 @@ impl Habits {
         self.evicted
     }
 
-    /// The groups as data, in the order they were touched.
-    pub fn snapshot(&self) -> serde_json::Value {
-        let groups = self.groups.iter().map(|(key, group)| (key.clone(), group.clone())).collect();
-        let (now, since, evicted, all) = (self.now, self.since, self.evicted, self.all);
-        serde_json::json!(Stored { groups, now, since, evicted, all })
-    }
-
     /// Takes over the groups of a snapshot of the same correlation.
-    pub fn restore(&mut self, snapshot: serde_json::Value) -> Result<(), serde_json::Error> {
-        let stored: Stored = serde_json::from_value(snapshot)?;
+    pub fn restore(&mut self, snapshot: &str) -> Result<(), serde_json::Error> {
+        let stored: Stored = serde_json::from_str(snapshot)?;
         (self.now, self.since) = (stored.now, stored.since);
         (self.evicted, self.all) = (stored.evicted, stored.all);
         for (key, group) in stored.groups {
@@ -166,6 +161,19 @@ impl Habits {
             self.groups.insert(key, group);
         }
         Ok(())
+    }
+}
+
+/// The groups as data, in the order they were touched.
+impl Serialize for Habits {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut habits = serializer.serialize_struct("Habits", 5)?;
+        habits.serialize_field("groups", &Listed(|| self.groups.iter()))?;
+        habits.serialize_field("now", &self.now)?;
+        habits.serialize_field("since", &self.since)?;
+        habits.serialize_field("evicted", &self.evicted)?;
+        habits.serialize_field("all", &self.all)?;
+        habits.end()
     }
 }
 
@@ -364,10 +372,11 @@ mod tests {
         a.add("a", Some("x"), 0);
         a.add("b", Some("x"), 1);
         let mut b = new_value();
-        b.restore(a.snapshot()).expect("own snapshot");
+        let data = |habits: &Habits| serde_json::to_string(habits).expect("data");
+        b.restore(&data(&a)).expect("own snapshot");
         for (group, value, at) in [("a", "x", 8), ("a", "q", 8), ("b", "x", 9), ("c", "r", 9)] {
             assert_eq!(a.add(group, Some(value), at * DAY), b.add(group, Some(value), at * DAY));
         }
-        assert_eq!(a.snapshot(), b.snapshot());
+        assert_eq!(data(&a), data(&b));
     }
 }

@@ -7,7 +7,8 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeStruct;
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::budget::Budget;
 use super::burst::ClassMean;
@@ -16,6 +17,7 @@ use super::observation::{Class, Observation};
 use super::principal::{self, Principal, Who, decay};
 use super::risk::Risk;
 use super::vocabulary::Vocabulary;
+use crate::listed::Listed;
 
 /// Hours until a newcomer's habits count for its peers: an attacker who makes identities teaches nobody.
 pub(super) const MATURE: u32 = 72;
@@ -319,12 +321,6 @@ impl Members {
         true
     }
 
-    pub fn snapshot(&self) -> Stored {
-        let list = self.list.iter().map(|p| p.as_deref().map(principal::Stored::from)).collect();
-        let (free, clusters, cold) = (self.free.clone(), self.clusters.clone(), self.cold.snapshot());
-        Stored { list, free, clusters, evicted: self.evicted, cold }
-    }
-
     pub fn restore(stored: Stored) -> Self {
         let list: Vec<_> = stored.list.into_iter().map(|p| p.map(|p| Box::new(Principal::from(p)))).collect();
         let (free, clusters, cold) = (stored.free, stored.clusters, Cold::restore(stored.cold));
@@ -341,6 +337,20 @@ impl Members {
             }
         }
         members
+    }
+}
+
+/// All of them as data, by their numbers.
+impl Serialize for Members {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let list = || self.list.iter().map(|p| p.as_deref().map(principal::Stored::from));
+        let mut members = serializer.serialize_struct("Members", 5)?;
+        members.serialize_field("list", &Listed(list))?;
+        members.serialize_field("free", &self.free)?;
+        members.serialize_field("clusters", &self.clusters)?;
+        members.serialize_field("evicted", &self.evicted)?;
+        members.serialize_field("cold", &self.cold)?;
+        members.end()
     }
 }
 
@@ -364,7 +374,7 @@ pub(super) fn forget_value(words: &mut Vocabulary, [class, group]: [u32; 2], tab
     words.release(table);
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Debug, Deserialize)]
 pub(super) struct Stored {
     list: Vec<Option<principal::Stored>>,
     free: Vec<u32>,

@@ -25,7 +25,8 @@ mod vocabulary;
 #[cfg(test)]
 mod tests;
 
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeStruct;
+use serde::{Deserialize, Serialize, Serializer};
 
 pub use budget::Thresholds;
 pub use cold::{Place as ShelfPlace, Shelf};
@@ -372,10 +373,9 @@ impl Baselines {
         self.members.cold.segments().collect()
     }
 
-    /// Everything remembered, as data that needs no shelf.
-    pub fn export(mut self) -> Snapshot {
+    /// Brings everybody back to memory: what is written then needs no shelf.
+    pub fn gather(&mut self) {
         self.members.gather(&mut self.words);
-        self.snapshot()
     }
 
     fn judge(
@@ -596,15 +596,6 @@ impl Baselines {
         }
     }
 
-    /// Everything remembered, as data.
-    pub fn snapshot(&self) -> Snapshot {
-        let mut seen: Vec<(Box<str>, f32)> = self.seen.iter().map(|(k, s)| (k.clone(), *s)).collect();
-        seen.sort_by(|a, b| a.0.cmp(&b.0));
-        let (words, members) = (self.words.snapshot(), self.members.snapshot());
-        let (fleet, exceptions) = (self.fleet.clone(), self.exceptions.clone());
-        Snapshot { time: self.time, words, members, fleet, exceptions, seen }
-    }
-
     /// Baselines as a snapshot has them.
     pub fn restore(options: Options, snapshot: Snapshot) -> Self {
         Self {
@@ -620,6 +611,22 @@ impl Baselines {
     }
 }
 
+/// Everything remembered, as the data of a [`Snapshot`].
+impl Serialize for Baselines {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut seen: Vec<_> = self.seen.iter().collect();
+        seen.sort_unstable_by_key(|(key, _)| *key);
+        let mut baselines = serializer.serialize_struct("Baselines", 6)?;
+        baselines.serialize_field("time", &self.time)?;
+        baselines.serialize_field("words", &self.words)?;
+        baselines.serialize_field("members", &self.members)?;
+        baselines.serialize_field("fleet", &self.fleet)?;
+        baselines.serialize_field("exceptions", &self.exceptions)?;
+        baselines.serialize_field("seen", &seen)?;
+        baselines.end()
+    }
+}
+
 impl Dimension {
     fn parse(text: &str) -> Option<Self> {
         Self::TABLES.into_iter().chain([Self::Principal, Self::Burst]).find(|d| d.as_str() == text)
@@ -627,7 +634,7 @@ impl Dimension {
 }
 
 /// Baselines as data: same snapshot, same options, same future.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Debug, Deserialize)]
 pub struct Snapshot {
     time: i64,
     words: vocabulary::Stored,

@@ -7,7 +7,10 @@ use std::collections::HashMap;
 use std::hash::BuildHasher;
 
 use hashbrown::HashTable;
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeStruct;
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::listed::Listed;
 
 /// Number of a text.
 pub(super) type Id = u32;
@@ -221,17 +224,6 @@ impl Vocabulary {
         self.bytes
     }
 
-    pub fn snapshot(&self) -> Stored {
-        let texts = self.texts.iter().map(|t| (t.references > 0).then(|| t.clone())).collect();
-        let mut holders: Vec<_> = self.holders.iter().map(|(k, v)| (*k, *v)).collect();
-        let mut held: Vec<_> = self.held.iter().map(|(k, v)| (*k, *v)).collect();
-        let mut frozen: Vec<_> = self.frozen.iter().map(|(k, v)| (*k, *v)).collect();
-        holders.sort_unstable_by_key(|(k, _)| *k);
-        held.sort_unstable_by_key(|(k, _)| *k);
-        frozen.sort_unstable_by_key(|(k, _)| *k);
-        Stored { texts, free: self.free.clone(), holders, held, frozen }
-    }
-
     pub fn restore(stored: Stored) -> Self {
         let texts: Vec<Text> = stored.texts.into_iter().map(Option::unwrap_or_default).collect();
         let mut words = Self { texts, free: stored.free, ..Self::default() };
@@ -248,20 +240,39 @@ impl Vocabulary {
     }
 }
 
+/// The vocabulary as data, in a fixed order.
+impl Serialize for Vocabulary {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut words = serializer.serialize_struct("Vocabulary", 5)?;
+        words.serialize_field("texts", &Listed(|| self.texts.iter().map(|t| (t.references > 0).then_some(t))))?;
+        words.serialize_field("free", &self.free)?;
+        words.serialize_field("holders", &sorted(&self.holders))?;
+        words.serialize_field("held", &sorted(&self.held))?;
+        words.serialize_field("frozen", &sorted(&self.frozen))?;
+        words.end()
+    }
+}
+
+fn sorted<K: Copy + Ord, V: Copy, H>(counts: &HashMap<K, V, H>) -> Vec<(K, V)> {
+    let mut list: Vec<(K, V)> = counts.iter().map(|(key, value)| (*key, *value)).collect();
+    list.sort_unstable_by_key(|(key, _)| *key);
+    list
+}
+
 /// A class that is its own group is one.
 fn distinct([class, group]: &[Id; 2]) -> impl Iterator<Item = Id> {
     std::iter::once(*class).chain((group != class).then_some(*group))
 }
 
 /// The vocabulary as data.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Deserialize)]
 pub(super) struct Stored {
     texts: Vec<Option<Text>>,
     free: Vec<Id>,
     holders: Vec<((Id, Id), u32)>,
     held: Vec<((Id, Id), Held)>,
     /// Absent in snapshots of older versions.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     frozen: Vec<(Digest, Frozen)>,
 }
 
@@ -329,9 +340,9 @@ mod tests {
         v.release(ids[3]);
         let cold = v.hold("c");
         v.freeze(cold, [ids[0]; 2], true).expect("held by one");
-        let json = serde_json::to_string(&v.snapshot()).expect("data");
+        let json = serde_json::to_string(&v).expect("data");
         let again = Vocabulary::restore(serde_json::from_str(&json).expect("own data"));
         assert_eq!((again.find("a"), again.find("b"), again.bytes()), (v.find("a"), None, v.bytes()));
-        assert_eq!(serde_json::to_string(&again.snapshot()).expect("data"), json);
+        assert_eq!(serde_json::to_string(&again).expect("data"), json);
     }
 }

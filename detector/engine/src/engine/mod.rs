@@ -16,7 +16,9 @@ use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeStruct;
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::value::RawValue;
 
 use crate::alert::{Alert, Evidence, Finding, Level, MAX_EVIDENCE, RuleRef, Verdict};
 use crate::baseline::{self, Baselines};
@@ -24,6 +26,7 @@ use crate::carry::Part;
 use crate::event::{Event, NotAnEvent, to_datetime};
 use crate::facts::Facts;
 use crate::group::{self, Advice, Groups};
+use crate::listed::Listed;
 use crate::memory::{self, Memory, Sight};
 use crate::redact;
 use crate::rule::file::Meta;
@@ -386,41 +389,18 @@ impl Engine {
         out.findings.push(finding);
     }
 
-    /// Everything remembered, as data.
-    pub fn snapshot(&self) -> Snapshot {
-        let windows = self
-            .rules
-            .correlations()
-            .iter()
-            .zip(&self.histories)
-            .map(|(c, w)| (c.meta.id.clone(), w.snapshot()))
-            .collect();
-        let blind = self.blind.iter().map(|((resource, cluster), again)| (resource.clone(), cluster.clone(), *again));
-        let mut blind: Vec<(String, String, i64)> = blind.collect();
-        blind.sort();
-        let name = |i: u32| self.meta(i & !UNDECIDABLE).map(|m| m.id.clone());
-        let fired = self.fired.order.iter().filter_map(|(i, r)| Some((name(*i)?, i & UNDECIDABLE != 0, *r))).collect();
-        let baselines = self.baselines.as_ref().map(|b| b.snapshot());
-        Snapshot {
-            windows,
-            groups: self.groups.snapshot(),
-            fired,
-            blind,
-            memory: self.memory.snapshot(),
-            baselines,
-            latest: self.latest,
-        }
-    }
-
     /// Takes over a snapshot. What belongs to rules that are gone is left out.
-    pub fn restore(&mut self, snapshot: Snapshot) -> Result<(), serde_json::Error> {
-        let mut windows = snapshot.windows;
+    ///
+    /// # Errors
+    /// When it is not one of this version.
+    pub fn restore(&mut self, snapshot: &str) -> Result<(), serde_json::Error> {
+        let snapshot: Stored<'_> = serde_json::from_str(snapshot)?;
         for (correlation, history) in self.rules.correlations().iter().zip(&mut self.histories) {
-            if let Some(stored) = windows.remove(&correlation.meta.id) {
-                history.restore(stored)?;
+            if let Some(stored) = snapshot.windows.get(&correlation.meta.id) {
+                history.restore(stored.get())?;
             }
         }
-        self.groups = Groups::restore(self.options.group_window, snapshot.groups)?;
+        self.groups = Groups::restore(self.options.group_window, snapshot.groups.get())?;
         let index: HashMap<String, u32> = (0u32..).map_while(|i| self.meta(i).map(|m| (m.id.clone(), i))).collect();
         for (id, undecidable, request) in snapshot.fired {
             if let Some(i) = index.get(&id) {
@@ -434,22 +414,47 @@ impl Engine {
             self.baselines = Some(Box::new(Baselines::restore(options, stored)));
         }
         self.latest = snapshot.latest;
-        Arc::make_mut(&mut self.memory).restore(snapshot.memory)
+        snapshot.memory.map_or(Ok(()), |memory| Arc::make_mut(&mut self.memory).restore(memory.get()))
     }
 }
 
-/// The engine's memory as data: same rules and same snapshot, same future.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Snapshot {
-    windows: HashMap<String, serde_json::Value>,
-    groups: serde_json::Value,
+/// Everything remembered, as data: same rules and same snapshot, same future.
+impl Serialize for Engine {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let correlations = self.rules.correlations().iter().map(|c| &c.meta.id);
+        let windows: BTreeMap<&String, &History> = correlations.zip(&self.histories).collect();
+        let mut blind: Vec<_> =
+            self.blind.iter().map(|((resource, cluster), again)| (resource, cluster, again)).collect();
+        blind.sort_unstable();
+        let fired = |(rule, request): &(u32, u64)| {
+            Some((&self.meta(rule & !UNDECIDABLE)?.id, rule & UNDECIDABLE != 0, *request))
+        };
+        let mut engine = serializer.serialize_struct("Engine", 7)?;
+        engine.serialize_field("windows", &windows)?;
+        engine.serialize_field("groups", &self.groups)?;
+        engine.serialize_field("fired", &Listed(|| self.fired.order.iter().filter_map(fired)))?;
+        engine.serialize_field("blind", &blind)?;
+        engine.serialize_field("memory", &*self.memory)?;
+        engine.serialize_field("baselines", &self.baselines)?;
+        engine.serialize_field("latest", &self.latest)?;
+        engine.end()
+    }
+}
+
+/// A snapshot as it is read.
+#[derive(Deserialize)]
+struct Stored<'a> {
+    #[serde(borrow)]
+    windows: HashMap<String, &'a RawValue>,
+    #[serde(borrow)]
+    groups: &'a RawValue,
     fired: Vec<(String, bool, u64)>,
     blind: Vec<(String, String, i64)>,
     /// Absent, as what follows, in snapshots of older versions.
+    #[serde(default, borrow)]
+    memory: Option<&'a RawValue>,
     #[serde(default)]
-    memory: BTreeMap<String, serde_json::Value>,
-    #[serde(default)]
-    pub baselines: Option<baseline::Snapshot>,
+    baselines: Option<baseline::Snapshot>,
     #[serde(default)]
     latest: i64,
 }

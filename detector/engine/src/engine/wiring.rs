@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use serde::Serialize;
+
 use super::taught;
 use crate::alert::{Evidence, MAX_AUDIT_IDS};
 use crate::baseline::habit::{self, Habits};
@@ -97,7 +99,8 @@ fn remembers(set: &RuleSet) -> bool {
 }
 
 /// What a correlation remembers.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
 pub(super) enum History {
     Windows(Windows),
     Habits(Habits),
@@ -122,14 +125,7 @@ impl History {
         }
     }
 
-    pub(super) fn snapshot(&self) -> serde_json::Value {
-        match self {
-            Self::Windows(w) => w.snapshot(),
-            Self::Habits(h) => h.snapshot(),
-        }
-    }
-
-    pub(super) fn restore(&mut self, stored: serde_json::Value) -> Result<(), serde_json::Error> {
+    pub(super) fn restore(&mut self, stored: &str) -> Result<(), serde_json::Error> {
         match self {
             Self::Windows(w) => w.restore(stored),
             Self::Habits(h) => h.restore(stored),

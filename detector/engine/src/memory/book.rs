@@ -3,7 +3,10 @@
 
 use hashlink::LinkedHashMap;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeStruct;
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::listed::Listed;
 
 /// Where something is remembered: a hash over cluster and names, so that names of any length cost the
 /// same and no choice of names meets another's.
@@ -96,13 +99,6 @@ pub struct Book<V> {
     evicted: u64,
 }
 
-/// A book as data: the entries in the order they were touched.
-#[derive(Serialize, Deserialize)]
-struct Stored<V> {
-    evicted: u64,
-    entries: Vec<(Key, V)>,
-}
-
 impl<V> Book<V> {
     pub fn new(cap: usize) -> Self {
         Self { entries: LinkedHashMap::new(), cap: cap.max(1), evicted: 0 }
@@ -147,15 +143,25 @@ impl<V> Book<V> {
     }
 }
 
-impl<V: Clone + Serialize + DeserializeOwned> Book<V> {
-    pub fn snapshot(&self) -> serde_json::Value {
-        let entries: Vec<(&Key, &V)> = self.entries.iter().collect();
-        serde_json::json!({ "evicted": self.evicted, "entries": entries })
+/// The entries as data, in the order they were touched.
+impl<V: Serialize> Serialize for Book<V> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut book = serializer.serialize_struct("Book", 2)?;
+        book.serialize_field("evicted", &self.evicted)?;
+        book.serialize_field("entries", &Listed(|| self.entries.iter()))?;
+        book.end()
     }
+}
 
+impl<V: DeserializeOwned> Book<V> {
     /// Takes over the entries of a snapshot of the same kind.
-    pub fn restore(&mut self, snapshot: serde_json::Value) -> Result<(), serde_json::Error> {
-        let stored: Stored<V> = serde_json::from_value(snapshot)?;
+    pub fn restore(&mut self, snapshot: &str) -> Result<(), serde_json::Error> {
+        #[derive(Deserialize)]
+        struct Stored<V> {
+            evicted: u64,
+            entries: Vec<(Key, V)>,
+        }
+        let stored: Stored<V> = serde_json::from_str(snapshot)?;
         *self = Self::new(self.cap);
         for (key, value) in stored.entries {
             self.put(key, value);
@@ -195,12 +201,13 @@ mod tests {
         a.put(key("b"), 2);
         a.put(key("a"), 3);
         let mut b = Book::new(2);
-        b.restore(a.snapshot()).expect("own snapshot");
-        assert_eq!(a.snapshot(), b.snapshot());
+        let data = |book: &Book<i32>| serde_json::to_string(book).expect("data");
+        b.restore(&data(&a)).expect("own snapshot");
+        assert_eq!(data(&a), data(&b));
         a.put(key("c"), 4);
         b.put(key("c"), 4);
-        assert_eq!(a.snapshot(), b.snapshot(), "the same goes first");
-        assert!(b.restore(serde_json::json!({"entries": [["zz", 1]], "evicted": 0})).is_err());
+        assert_eq!(data(&a), data(&b), "the same goes first");
+        assert!(b.restore(r#"{"entries": [["zz", 1]], "evicted": 0}"#).is_err());
     }
 
     #[test]

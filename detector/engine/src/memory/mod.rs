@@ -17,7 +17,8 @@ mod sight;
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde::Serialize;
+use serde_json::value::RawValue;
 
 pub use book::{Book, Key};
 pub use sight::{Places, Sight};
@@ -50,10 +51,11 @@ fn seconds(then: i64, now: i64) -> Option<i64> {
 macro_rules! books {
     ($($(#[$doc:meta])* $name:ident: $value:ty,)*) => {
         /// Everything remembered of objects and credentials.
-        #[derive(Clone, Debug)]
+        #[derive(Clone, Debug, Serialize)]
         pub struct Memory {
             $($(#[$doc])* $name: Book<$value>,)*
             /// Which bindings may be among those remembered.
+            #[serde(skip)]
             marks: Marks,
         }
 
@@ -68,14 +70,11 @@ macro_rules! books {
                 [$((stringify!($name), self.$name.len(), self.$name.evicted()),)*].into_iter()
             }
 
-            pub fn snapshot(&self) -> BTreeMap<String, Value> {
-                BTreeMap::from([$((stringify!($name).to_owned(), self.$name.snapshot()),)*])
-            }
-
             /// Takes over a snapshot; a kind it does not hold stays empty.
-            pub fn restore(&mut self, mut snapshot: BTreeMap<String, Value>) -> Result<(), serde_json::Error> {
-                $(if let Some(stored) = snapshot.remove(stringify!($name)) {
-                    self.$name.restore(stored)?;
+            pub fn restore(&mut self, snapshot: &str) -> Result<(), serde_json::Error> {
+                let kinds: BTreeMap<String, &RawValue> = serde_json::from_str(snapshot)?;
+                $(if let Some(stored) = kinds.get(stringify!($name)) {
+                    self.$name.restore(stored.get())?;
                 })*
                 self.marks = Marks::of(&self.bindings);
                 Ok(())

@@ -76,14 +76,15 @@ pub fn read(file: Option<&Path>, globals: &Globals) -> anyhow::Result<Snapshot> 
         return orders::read_baselines(file).with_context(|| format!("cannot read `{}`", file.display()));
     }
     let state = globals.data_dir()?.join("state");
-    let newest = snapshot::newest(&state, u64::MAX).with_context(|| format!("cannot read `{}`", state.display()))?;
-    let Some(stored) = newest else { bail!("no snapshot in `{}` yet; is this the data directory?", state.display()) };
     #[derive(serde::Deserialize)]
     struct Memory {
         baselines: Option<Snapshot>,
     }
-    let memory: Memory = serde_json::from_str(stored.engine.get())
-        .context("the newest snapshot is of another version; let this version's service run for a minute")?;
+    let newest = snapshot::newest(&state, u64::MAX, |stored| serde_json::from_str::<Memory>(stored.engine.get()))
+        .with_context(|| format!("cannot read `{}`", state.display()))?;
+    let Some(memory) = newest else { bail!("no snapshot in `{}` yet; is this the data directory?", state.display()) };
+    let memory =
+        memory.context("the newest snapshot is of another version; let this version's service run for a minute")?;
     memory.baselines.context("the service does not learn baselines; set `baseline.enabled: true`")
 }
 
@@ -106,14 +107,16 @@ pub fn export(_: &ExportArgs, globals: &Globals) -> anyhow::Result<Exit> {
     if std::io::stdout().is_terminal() {
         bail!("this is binary; write it to a file: `lapwing baseline export > baselines.zst`");
     }
-    let json = serde_json::to_vec(&open(None, globals)?.export())?;
+    let mut baselines = open(None, globals)?;
+    baselines.gather();
+    let json = serde_json::to_vec(&baselines)?;
     print(&zstd::encode_all(json.as_slice(), 3)?)
 }
 
-fn leave(stored: &Snapshot, globals: &Globals) -> anyhow::Result<Exit> {
+fn leave(baselines: &Baselines, globals: &Globals) -> anyhow::Result<Exit> {
     let state = globals.data_dir()?.join("state");
     std::fs::create_dir_all(&state)?;
-    orders::write_baselines(&orders::import_file(&state), stored)?;
+    orders::write_baselines(&orders::import_file(&state), baselines)?;
     if !globals.quiet {
         eprintln!("the next start of the service takes these baselines instead of its own");
     }
@@ -123,7 +126,7 @@ fn leave(stored: &Snapshot, globals: &Globals) -> anyhow::Result<Exit> {
 /// # Errors
 /// When the file holds no baselines or the data directory cannot be written.
 pub fn import(args: &ImportArgs, globals: &Globals) -> anyhow::Result<Exit> {
-    leave(&read(Some(&args.file), globals)?, globals)
+    leave(&open(Some(&args.file), globals)?, globals)
 }
 
 /// # Errors
@@ -157,8 +160,8 @@ pub fn learn(args: &LearnArgs, globals: &Globals) -> anyhow::Result<Exit> {
         eprintln!("{} identities, {} kB, {unreadable} events unreadable", counts.principals, counts.bytes / 1000);
     }
     match &args.to {
-        Some(to) => orders::write_baselines(to, &learned.snapshot())?,
-        None => leave(&learned.snapshot(), globals).map(drop)?,
+        Some(to) => orders::write_baselines(to, learned)?,
+        None => leave(learned, globals).map(drop)?,
     }
     Ok(if unreadable > 0 { Exit::Partial } else { Exit::Good })
 }

@@ -38,7 +38,8 @@ impl Run {
             return;
         };
         let mut engine = Engine::new(Arc::clone(&book.rules), self.at.options.clone());
-        match engine.restore(self.at.engine.snapshot()) {
+        let memory = serde_json::to_string(&self.at.engine);
+        match memory.and_then(|memory| engine.restore(&memory)) {
             Ok(()) => {
                 self.told = Told::default();
                 let shelf = self.at.engine.baselines_mut().and_then(|b| b.unshelve());

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use anyhow::Context;
 use lapwing_engine::engine::Engine;
 
-use super::{ColdFiles, Detect, Positions, Rulebook, orders, rulebook, snapshot};
+use serde_json::value::RawValue;
+
+use super::snapshot::{self, Stored};
+use super::{ColdFiles, Detect, Positions, Rulebook, orders, rulebook};
 
 /// Where to go on from, with the engine as it was there.
 pub(super) struct Start {
@@ -34,20 +37,28 @@ impl Detect {
             named: None,
             ours: true,
         };
-        let newest = snapshot::newest(&self.state, self.events.durable().0).context("reading snapshots")?;
-        let Some(stored) = newest else { return Ok(beginning) };
+        let (state, durable) = (self.state.clone(), self.events.durable().0);
+        let newest = snapshot::newest(&state, durable, |stored| self.take_over(stored)).context("reading snapshots")?;
+        Ok(match newest {
+            None => beginning,
+            Some(Ok(start)) => start,
+            Some(Err(positions)) => Start { positions, ours: false, ..beginning },
+        })
+    }
+
+    /// Goes on from a snapshot; only its positions where it does not fit.
+    fn take_over(&mut self, stored: Stored<&RawValue>) -> Result<Start, Positions> {
         let book = stored.rules.and_then(|id| self.book(&id));
         if let Some(book) = &book {
             self.engine = Engine::new(Arc::clone(&book.rules), self.options.clone());
         }
-        let memory = serde_json::from_str(stored.engine.get()).context("engine");
-        if let Err(error) = memory.and_then(|memory| Ok(self.engine.restore(memory)?)) {
+        if let Err(error) = self.engine.restore(stored.engine.get()) {
             tracing::warn!(
-                error = format!("{error:#}"),
+                %error,
                 "the newest snapshot does not fit this version; replaying the journal from its start"
             );
             self.engine = Engine::new(Arc::clone(&self.rulebook.rules), self.options.clone());
-            return Ok(Start { positions: stored.positions, ours: false, ..beginning });
+            return Err(stored.positions);
         }
         Ok(Start {
             lsn: stored.lsn,

@@ -117,9 +117,9 @@ fn memory_survives_a_snapshot_and_is_kept_only_for_rules_that_ask() {
     );
     let mut before = engine(rule("pod.powers: privileged"));
     assert!(feed(&mut before, std::slice::from_ref(&made)).findings.is_empty());
-    let stored = serde_json::to_string(&before.snapshot()).expect("JSON");
+    let stored = serde_json::to_string(&before).expect("JSON");
     let mut after = engine(rule("pod.powers: privileged"));
-    after.restore(serde_json::from_str(&stored).expect("JSON")).expect("own snapshot");
+    after.restore(&stored).expect("own snapshot");
     let entered = exec("bob", 9, "ResponseComplete");
     let found = feed(&mut after, std::slice::from_ref(&entered)).findings;
     assert_eq!(found.len(), 1);
@@ -130,5 +130,5 @@ fn memory_survives_a_snapshot_and_is_kept_only_for_rules_that_ask() {
     // A snapshot from before there was memory.
     let mut old: Value = serde_json::from_str(&stored).expect("JSON");
     old.as_object_mut().expect("an object").remove("memory");
-    engine(rule("pod.powers: privileged")).restore(serde_json::from_value(old).expect("a snapshot")).expect("restored");
+    engine(rule("pod.powers: privileged")).restore(&old.to_string()).expect("restored");
 }
