@@ -36,9 +36,9 @@ const H2_STREAMS: u32 = 64;
 /// How many connections, and how long each may take for what.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Connections at once; one more is closed on arrival, or closes the oldest that has not shown who it is.
+    /// Connections at once; one more is closed on arrival, or closes one that has not shown who it is.
     pub connections: usize,
-    /// Connections at once that have not shown who they are; one more closes the oldest of them.
+    /// Connections at once that have not shown who they are; one more closes the oldest of the address that has most of them.
     pub unknown: usize,
     /// Connections at once of one source address (IPv6: of one /64).
     pub per_address: usize,

@@ -1,7 +1,7 @@
 //! How many connections there are: in all, by source address, and of those nobody knows yet.
 //!
-//! Who has not shown who it is has a place until somebody newer needs it: strangers that hold connections open cannot keep
-//! an API server out.
+//! Who has not shown who it is has a place until somebody newer needs it, and of them the source that holds most goes first:
+//! strangers that hold connections open cannot keep an API server out.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
@@ -19,9 +19,16 @@ pub struct Slots(Mutex<Taken>);
 struct Taken {
     all: usize,
     by_address: HashMap<IpAddr, usize>,
-    /// Who has not shown who it is, oldest first; cancelled when displaced.
-    unknown: BTreeMap<u64, CancellationToken>,
+    /// Who has not shown who it is, oldest first.
+    unknown: BTreeMap<u64, Unknown>,
     next: u64,
+}
+
+#[derive(Debug)]
+struct Unknown {
+    address: IpAddr,
+    /// Cancelled when displaced.
+    displaced: CancellationToken,
 }
 
 /// One connection's place; dropping it gives it back.
@@ -55,15 +62,15 @@ impl Slots {
         }
         let full = taken.all >= limits.connections;
         if full || taken.unknown.len() >= limits.unknown {
-            match taken.unknown.pop_first() {
-                Some((_, oldest)) => oldest.cancel(),
+            match taken.least_missed() {
+                Some(unknown) => unknown.displaced.cancel(),
                 None if full => return Err(End::TooMany),
                 None => {}
             }
         }
         let (id, displaced) = (taken.next, CancellationToken::new());
         taken.next += 1;
-        taken.unknown.insert(id, displaced.clone());
+        taken.unknown.insert(id, Unknown { address, displaced: displaced.clone() });
         *taken.by_address.entry(address).or_default() += 1;
         taken.all += 1;
         Ok(Slot { slots: Arc::clone(slots), address, id, displaced })
@@ -71,6 +78,19 @@ impl Slots {
 
     fn lock(&self) -> MutexGuard<'_, Taken> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Taken {
+    /// Takes out the oldest stranger of the address that has most of them: one that comes alone loses its place to a crowd
+    /// only when each of the crowd has an address of its own.
+    fn least_missed(&mut self) -> Option<Unknown> {
+        let mut held: HashMap<IpAddr, usize> = HashMap::new();
+        self.unknown.values().for_each(|unknown| *held.entry(unknown.address).or_default() += 1);
+        let most = held.values().copied().max()?;
+        let (id, _) = self.unknown.iter().find(|(_, unknown)| held.get(&unknown.address) == Some(&most))?;
+        let id = *id;
+        self.unknown.remove(&id)
     }
 }
 
@@ -119,6 +139,18 @@ mod tests {
         assert_eq!(slots.lock().by_address.len(), 2);
         drop((second, third, fourth));
         assert!(slots.lock().by_address.is_empty(), "addresses of the past take no memory");
+    }
+
+    #[test]
+    fn a_crowd_of_strangers_takes_places_from_itself() {
+        let limits = Limits { connections: 8, unknown: 4, ..Limits::default() };
+        let slots = Arc::new(Slots::default());
+        let take = |address| Slots::take(&slots, ip(address), &limits).unwrap();
+        let alone = take("10.0.0.1");
+        let crowd: Vec<Slot> = (0..6).map(|n| take(["10.0.0.2", "10.0.0.3"][n % 2])).collect();
+        let gone: Vec<bool> = crowd.iter().map(|slot| slot.displaced.is_cancelled()).collect();
+        assert_eq!(gone, [true, true, true, false, false, false]);
+        assert!(!alone.displaced.is_cancelled());
     }
 
     #[test]
