@@ -27,10 +27,10 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// Padding of the two events of a body together, KiB: the smaller the more often.
 const SIZES: [usize; 8] = [64, 64, 64, 256, 256, 1024, 4096, 32_768];
 
-/// A memory limit for a process; the control group is removed when dropped.
+/// A memory limit for a process; its control groups are removed when dropped.
 enum Limit {
     /// A control group: its directory, and the file that tells its peak.
-    Group { dir: PathBuf, peak: &'static str },
+    Group { dir: PathBuf, peak: &'static str, slow: Option<Slow> },
     /// Data a process may have, where there is no control group.
     Process,
 }
@@ -48,7 +48,7 @@ impl Limit {
             let _ = std::fs::create_dir(&dir);
             // On a plain directory this would make a file: only a control group has it already.
             if dir.join(max).exists() && std::fs::write(dir.join(max), LIMIT.to_string()).is_ok() {
-                return Self::Group { dir, peak };
+                return Self::Group { slow: Slow::new(&name, &dir), dir, peak };
             }
             let _ = std::fs::remove_dir(&dir);
         }
@@ -58,9 +58,11 @@ impl Limit {
     /// The program that starts another one within the limit.
     fn words(&self, scripts: &Path) -> Vec<String> {
         match self {
-            Self::Group { dir, .. } => {
+            Self::Group { dir, slow, .. } => {
                 let script = scripts.join("limited");
-                let text = format!("#!/bin/sh\necho $$ > {}/cgroup.procs && exec \"$@\"\n", dir.display());
+                let enter = |dir: &Path| format!("echo $$ > {}/cgroup.procs && ", dir.display());
+                let enter_slow = slow.as_ref().map(|slow| enter(&slow.dir)).unwrap_or_default();
+                let text = format!("#!/bin/sh\n{}{enter_slow}exec \"$@\"\n", enter(dir));
                 std::fs::write(&script, text).unwrap();
                 std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
                 vec![script.display().to_string()]
@@ -78,15 +80,47 @@ impl Limit {
 
     /// MiB, with what the kernel keeps of files where it counts that.
     fn peak(&self) -> Option<u64> {
-        let Self::Group { dir, peak } = self else { return None };
+        let Self::Group { dir, peak, .. } = self else { return None };
         std::fs::read_to_string(dir.join(peak)).ok()?.trim().parse::<u64>().ok().map(|bytes| bytes >> 20)
+    }
+
+    /// A part of a core from now on, or all there are; whether that can be had.
+    fn slow(&self, yes: bool) -> bool {
+        let Self::Group { slow: Some(slow), .. } = self else { return false };
+        std::fs::write(&slow.file, if yes { slow.part } else { slow.all }).is_ok()
+    }
+}
+
+/// A control group that can give a process only a part of a core: that of the memory, or one beside it.
+struct Slow {
+    dir: PathBuf,
+    file: PathBuf,
+    part: &'static str,
+    all: &'static str,
+}
+
+/// Of the control groups' periods of 100,000 microseconds. The long flood gives Lapwing so little that ten times what can be
+/// sustained can be made on the same machine.
+const PART: &str = "a quarter of a core";
+
+impl Slow {
+    fn new(name: &str, memory: &Path) -> Option<Self> {
+        let of = |dir: &Path, file, part, all| Self { dir: dir.to_owned(), file: dir.join(file), part, all };
+        let here = of(memory, "cpu.max", "25000 100000", "max");
+        if here.file.exists() {
+            return Some(here);
+        }
+        let beside = of(&Path::new("/sys/fs/cgroup/cpu").join(name), "cpu.cfs_quota_us", "25000", "-1");
+        let _ = std::fs::create_dir(&beside.dir);
+        beside.file.exists().then_some(beside)
     }
 }
 
 impl Drop for Limit {
     fn drop(&mut self) {
-        if let Self::Group { dir, .. } = self {
-            let _ = std::fs::remove_dir(dir);
+        if let Self::Group { dir, slow, .. } = self {
+            let _ = std::fs::remove_dir(&*dir);
+            slow.iter().for_each(|slow| drop(std::fs::remove_dir(&slow.dir)));
         }
     }
 }
@@ -180,6 +214,7 @@ pub fn flood(scale: &Scale) -> Row {
     daemon.run();
     let padding = vec![b'x'; SIZES[SIZES.len() - 1] << 10];
     let flood = Flood { ledger: &ledger, port: daemon.webhook, padding, offered: 0.into(), bytes: 0.into() };
+    let slowed = scale.long && limit.slow(true);
     let quiet = Duration::from_secs(scale.of(3, 30) as u64);
     flood.run(PATIENT, None, quiet);
     let taken = ledger.acked() as f64 / 2.0;
@@ -189,6 +224,7 @@ pub fn flood(scale: &Scale) -> Row {
     let time = Duration::from_secs(scale.of(5, 600) as u64);
     flood.run(HASTY, Some(Duration::from_secs_f64(HASTY as f64 / (TIMES * sustained))), time);
     let offered = flood.offered.load(Ordering::Relaxed) as f64 / time.as_secs_f64();
+    limit.slow(false);
     let resident = resident(&daemon);
     if resident == 0 || resident > LIMIT >> 20 {
         row.wrong.push(format!("{resident} MiB of memory"));
@@ -207,8 +243,9 @@ pub fn flood(scale: &Scale) -> Row {
     let gib = flood.bytes.into_inner() as f64 / f64::from(1 << 30);
     let group = limit.peak().map(|mib| format!(", {mib} MiB with the kernel's copies of files")).unwrap_or_default();
     row.note = format!(
-        "{sustained:.0} bodies a second can be sustained, {offered:.0} were offered ({:.1} times); {gib:.1} GiB taken, refused \
+        "{sustained:.0} bodies a second can be sustained{}, {offered:.0} were offered ({:.1} times); {gib:.1} GiB taken, refused \
          {refused:?}; {}: at most {resident} MiB resident{group}",
+        if slowed { format!(" on {PART}") } else { String::new() },
         offered / sustained,
         limit.told()
     );
