@@ -121,6 +121,13 @@ impl Windows {
         self.groups.is_empty()
     }
 
+    /// Goes on where another was, if it asks for the same; with another timespan or bound all the same.
+    pub fn go_on(&mut self, old: Self) {
+        if std::mem::discriminant(&self.kind) == std::mem::discriminant(&old.kind) {
+            (self.groups, self.evicted) = (old.groups, old.evicted);
+        }
+    }
+
     /// Takes over the groups of a snapshot of the same correlation.
     pub fn restore(&mut self, snapshot: &str) -> Result<(), serde_json::Error> {
         #[derive(Deserialize)]
@@ -324,6 +331,18 @@ mod tests {
         assert_eq!((w.len(), w.evicted()), (10, 1));
         assert!(w.add("k0", hit(20, 0, 100, "")).is_none(), "k0 was forgotten");
         assert!(w.add("k5", hit(20, 0, 101, "")).is_some());
+    }
+
+    #[test]
+    fn only_one_that_asks_for_the_same_goes_on() {
+        let mut old = count(3);
+        old.add("k", hit(0, 0, 1, ""));
+        let mut other = Windows::new(Kind::ValueCount { at_least: 1 }, 10, 10);
+        other.go_on(old.clone());
+        assert!(other.is_empty());
+        let mut stricter = count(2);
+        stricter.go_on(old);
+        assert!(stricter.add("k", hit(1, 0, 2, "")).is_some(), "what was counted under the old bound counts");
     }
 
     #[test]

@@ -103,7 +103,7 @@ struct Run {
     cold: Option<ColdFiles>,
 }
 
-/// What of the engine's counts has been given to the metrics.
+/// What of the engine's counts has been given to the metrics, or was before it came here.
 #[derive(Default)]
 struct Told {
     truncated: u64,
@@ -112,6 +112,20 @@ struct Told {
     baselines_evicted: u64,
     baselines_lost: u64,
     undecidable: std::collections::HashMap<u32, u64>,
+}
+
+impl Told {
+    /// Nothing of what `engine` meets from here on: what it forgot before was counted then.
+    fn of(engine: &Engine) -> Self {
+        let baselines = engine.baselines().map(|b| b.counts());
+        Self {
+            evicted: engine.evicted(),
+            forgotten: engine.memory().sizes().map(|(kind, _, n)| (kind, n)).collect(),
+            baselines_evicted: baselines.map_or(0, |b| b.evicted),
+            baselines_lost: baselines.map_or(0, |b| b.lost),
+            ..Self::default()
+        }
+    }
 }
 
 impl Detect {
@@ -146,7 +160,7 @@ impl Detect {
             ticked: None,
             looked: time,
             save_took: Duration::ZERO,
-            told: Told::default(),
+            told: Told::of(&self.engine),
             cold,
             at: self,
         };

@@ -106,6 +106,21 @@ pub async fn run<S: Sink>(
             consumer.subscribe(&topics)?;
             Ok(consumer)
         };
+        // `None` when it is to stop.
+        let anew = || loop {
+            let made = self::client(&config, &known).map_err(|error| error.to_string()).and_then(|(files, client)| {
+                consumer(&client).map(|made| (files, made)).map_err(|error| error.to_string())
+            });
+            match made {
+                Ok(made) => break Some(made),
+                // Half of them is written: the rest will come.
+                Err(error) => tracing::warn!(source = config.name, error, "kafka: not connected; trying again"),
+            }
+            if stop.is_cancelled() {
+                break None;
+            }
+            std::thread::park_timeout(LOOK);
+        };
         let mut made = consumer(&client);
         let result = loop {
             let shared = Arc::clone(&shared);
@@ -117,27 +132,8 @@ pub async fn run<S: Sink>(
                 break ended.map(drop);
             }
             tracing::info!(source = config.name, "kafka: password or certificates were replaced; connecting anew");
-            made = loop {
-                let again = self::client(&config, &known).map_err(|error| error.to_string());
-                let again = again.and_then(|(files, client)| {
-                    consumer(&client).map(|made| (files, made)).map_err(|error| error.to_string())
-                });
-                match again {
-                    Ok((now, made)) => {
-                        files = now;
-                        break Ok(made);
-                    }
-                    // Half of them is written: the rest will come.
-                    Err(error) => tracing::warn!(source = config.name, error, "kafka: not connected; trying again"),
-                }
-                if stop.is_cancelled() {
-                    break Err(KafkaError::Canceled);
-                }
-                std::thread::park_timeout(LOOK);
-            };
-            if stop.is_cancelled() {
-                break Ok(());
-            }
+            let Some((now, again)) = anew() else { break Ok(()) };
+            (files, made) = (now, Ok(again));
         };
         metrics.kafka_connected(&config.name, false);
         // The receiver is gone only when nobody waits for the consumer any more.

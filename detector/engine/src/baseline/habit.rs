@@ -151,6 +151,13 @@ impl Habits {
         self.evicted
     }
 
+    /// Goes on where another was, if it asks for the same; with another timespan or bound all the same.
+    pub fn go_on(&mut self, old: Self) {
+        if std::mem::discriminant(&self.kind) == std::mem::discriminant(&old.kind) {
+            *self = Self { kind: self.kind, timespan: self.timespan, cap: self.cap, ..old };
+        }
+    }
+
     /// Takes over the groups of a snapshot of the same correlation.
     pub fn restore(&mut self, snapshot: &str) -> Result<(), serde_json::Error> {
         let stored: Stored = serde_json::from_str(snapshot)?;

@@ -389,6 +389,28 @@ impl Engine {
         out.findings.push(finding);
     }
 
+    /// Judges by other rules from here on. What is remembered stays, but for what belongs to rules that are gone.
+    pub fn change_rules(&mut self, rules: Arc<RuleSet>) {
+        let new = Self::new(rules, self.options.clone());
+        let old = std::mem::replace(self, new);
+        let index = self.by_id();
+        let now_called = |i: u32| Some(index.get(&old.meta(i & !UNDECIDABLE)?.id)? | i & UNDECIDABLE);
+        for (i, request) in &old.fired.order {
+            now_called(*i).map(|i| self.fired.first((i, *request)));
+        }
+        let mut histories: HashMap<&String, History> =
+            old.rules.correlations().iter().map(|c| &c.meta.id).zip(old.histories).collect();
+        for (correlation, history) in self.rules.correlations().iter().zip(&mut self.histories) {
+            histories.remove(&correlation.meta.id).into_iter().for_each(|old| history.go_on(old));
+        }
+        (self.groups, self.blind, self.memory, self.baselines) = (old.groups, old.blind, old.memory, old.baselines);
+        self.latest = old.latest;
+    }
+
+    fn by_id(&self) -> HashMap<String, u32> {
+        (0u32..).map_while(|i| self.meta(i).map(|m| (m.id.clone(), i))).collect()
+    }
+
     /// Takes over a snapshot. What belongs to rules that are gone is left out.
     ///
     /// # Errors
@@ -401,7 +423,7 @@ impl Engine {
             }
         }
         self.groups = Groups::restore(self.options.group_window, snapshot.groups.get())?;
-        let index: HashMap<String, u32> = (0u32..).map_while(|i| self.meta(i).map(|m| (m.id.clone(), i))).collect();
+        let index = self.by_id();
         for (id, undecidable, request) in snapshot.fired {
             if let Some(i) = index.get(&id) {
                 self.fired.first((i | if undecidable { UNDECIDABLE } else { 0 }, request));

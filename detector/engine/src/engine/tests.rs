@@ -253,6 +253,25 @@ fn a_snapshot_at_any_place_has_the_same_future() {
 }
 
 #[test]
+fn other_rules_go_on_with_what_is_remembered() {
+    let events = stream();
+    let (mut straight, mut changed) = (engine(), engine());
+    feed(&mut straight, &events[..60]);
+    feed(&mut changed, &events[..60]);
+    // The same under other numbers, behind a rule that was not there.
+    let first = "title: First\nid: first\nlevel: low\nlogsource: { product: kubernetes, service: audit }\n\
+                 detection: { selection: { verb: nothing }, condition: selection }\n";
+    let files = vec![(PathBuf::from("a.yml"), first.to_owned()), (PathBuf::from("rules.yml"), RULES.to_owned())];
+    changed.change_rules(Arc::new(RuleSet::load(files, &LoadOptions::default()).expect("good rules")));
+    // A request that fired already is told again by neither.
+    let (mut a, mut b) = (feed(&mut straight, &events[50..]), feed(&mut changed, &events[50..]));
+    straight.finish(&mut a);
+    changed.finish(&mut b);
+    assert!(a.findings.len() > 1);
+    assert_eq!((a.findings, a.alerts), (b.findings, b.alerts));
+}
+
+#[test]
 fn an_alert_is_told_at_once_and_once_more_when_it_grew() {
     let mut engine = engine();
     let mut out = feed(&mut engine, &[exec("eve", 1, "ResponseComplete"), exec("eve", 2, "ResponseComplete")]);

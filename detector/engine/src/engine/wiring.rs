@@ -125,6 +125,15 @@ impl History {
         }
     }
 
+    /// Goes on where another of the same kind was.
+    pub(super) fn go_on(&mut self, old: Self) {
+        match (self, old) {
+            (Self::Windows(new), Self::Windows(old)) => new.go_on(old),
+            (Self::Habits(new), Self::Habits(old)) => new.go_on(old),
+            _ => {}
+        }
+    }
+
     pub(super) fn restore(&mut self, stored: &str) -> Result<(), serde_json::Error> {
         match self {
             Self::Windows(w) => w.restore(stored),

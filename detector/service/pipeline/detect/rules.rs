@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use lapwing_engine::engine::Engine;
-
 use super::{Run, Told, event_record};
 
 impl Run {
@@ -37,22 +35,11 @@ impl Run {
             self.check = None;
             return;
         };
-        let mut engine = Engine::new(Arc::clone(&book.rules), self.at.options.clone());
-        let memory = serde_json::to_string(&self.at.engine);
-        match memory.and_then(|memory| engine.restore(&memory)) {
-            Ok(()) => {
-                self.told = Told::default();
-                let shelf = self.at.engine.baselines_mut().and_then(|b| b.unshelve());
-                if let (Some(shelf), Some(baselines)) = (shelf, engine.baselines_mut()) {
-                    baselines.shelve(shelf);
-                }
-                self.at.engine = engine;
-                self.judging = id;
-                if !book.ours {
-                    self.check = None;
-                }
-            }
-            Err(error) => tracing::error!(%error, "the new rules could not take over; the old ones go on"),
+        self.at.engine.change_rules(Arc::clone(&book.rules));
+        self.told = Told::of(&self.at.engine);
+        self.judging = id;
+        if !book.ours {
+            self.check = None;
         }
     }
 }

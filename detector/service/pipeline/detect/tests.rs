@@ -134,6 +134,22 @@ fn each_event_is_judged_by_the_rules_of_its_place() {
 }
 
 #[test]
+fn what_was_forgotten_is_counted_once_over_restarts_and_changes_of_rules() {
+    let baseline = lapwing_engine::baseline::Options { max_bytes: 50_000, max_shelved: 0, ..Default::default() };
+    let house = House::with(lapwing_engine::engine::Options { baseline: Some(baseline), ..Default::default() });
+    let crowd: Vec<String> = (0..200).map(|i| format!("person{i}")).collect();
+    house.event(&crowd.join(" "));
+    house.run("first");
+    let forgotten = house.metrics.baseline_evictions.get();
+    assert!(forgotten > 50, "{forgotten}");
+    for rule in ["first", "second"] {
+        house.event("person199");
+        house.run(rule);
+        assert_eq!(house.metrics.baseline_evictions.get(), forgotten, "{rule}");
+    }
+}
+
+#[test]
 fn rules_that_are_gone_are_told_of_by_nobody_and_stop_nothing() {
     let house = House::new();
     house.event("ada");
