@@ -1,5 +1,6 @@
 //! Opening the index: for writing, for reading, and after damage.
 
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -8,7 +9,9 @@ use std::path::{Path, PathBuf};
 
 use tantivy::directory::MmapDirectory;
 use tantivy::directory::error::OpenReadError;
-use tantivy::{IndexSettings, ReloadPolicy, TantivyError};
+use tantivy::directory::footer::Footer;
+use tantivy::index::SegmentId;
+use tantivy::{Directory, IndexSettings, ReloadPolicy, TantivyError};
 
 use super::readonly::ReadOnly;
 use super::schema::{Fields, schema, tokenizers};
@@ -144,9 +147,30 @@ impl Index {
         }
         let bad = self.inner.validate_checksum()?;
         match bad.iter().next() {
-            None => Ok(()),
+            None => self.verify_versions(),
             Some(file) => Err(damaged(&self.dir, format!("`{}` has another checksum", file.display()))),
         }
+    }
+
+    /// Behind each file tantivy says which version wrote it, and no checksum covers that. A segment is written by one.
+    fn verify_versions(&self) -> Result<(), StoreError> {
+        let failed = |source| StoreError::Io { path: self.dir.clone(), source };
+        let in_use: HashSet<String> = self.inner.searchable_segment_ids()?.iter().map(SegmentId::uuid_string).collect();
+        let (directory, mut versions) = (mmap(&self.dir)?, HashMap::new());
+        for entry in fs::read_dir(&self.dir).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name().into_string().unwrap_or_default();
+            // `<segment>.<opstamp>.del` may be of a later version.
+            let Some((segment, _)) = name.split_once('.').filter(|(_, kind)| !kind.contains('.')) else { continue };
+            if !in_use.contains(segment) {
+                continue;
+            }
+            let file = directory.open_read(Path::new(&name)).map_err(TantivyError::from)?;
+            let (footer, _) = Footer::extract_footer(file).map_err(failed)?;
+            if *versions.entry(segment.to_owned()).or_insert_with(|| footer.version.clone()) != footer.version {
+                return Err(damaged(&self.dir, format!("`{name}` is of another version than its segment")));
+            }
+        }
+        Ok(())
     }
 }
 

@@ -400,6 +400,12 @@ fn damage_is_named_and_rebuilt_from_nothing() {
         }),
         ("a segment file is gone", |d| fs::remove_file(segment_file(d)).unwrap()),
         ("a segment file is cut", |d| fs::write(segment_file(d), "").unwrap()),
+        ("a bit flipped behind a segment", |d| {
+            let mut bytes = fs::read(segment_file(d)).unwrap();
+            let minor = bytes.windows(8).rposition(|w| w == b"\"minor\":").unwrap() + 8;
+            bytes[minor] ^= 1;
+            fs::write(segment_file(d), bytes).unwrap();
+        }),
         ("a bit flipped in a segment", |d| {
             let mut bytes = fs::read(segment_file(d)).unwrap();
             let middle = bytes.len() / 3;
