@@ -7,7 +7,6 @@
 use std::collections::VecDeque;
 
 use hashlink::LinkedHashMap;
-use serde::ser::SerializeStruct;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::alert::Evidence;
@@ -57,6 +56,12 @@ pub struct Windows {
 struct Group {
     /// Ordered by time.
     hits: VecDeque<Hit>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Stored<G> {
+    evicted: u64,
+    groups: G,
 }
 
 /// Hits of each rule a temporal correlation keeps; the newest matter.
@@ -130,12 +135,7 @@ impl Windows {
 
     /// Takes over the groups of a snapshot of the same correlation.
     pub fn restore(&mut self, snapshot: &str) -> Result<(), serde_json::Error> {
-        #[derive(Deserialize)]
-        struct Stored {
-            evicted: u64,
-            groups: Vec<(String, Group)>,
-        }
-        let stored: Stored = serde_json::from_str(snapshot)?;
+        let stored: Stored<Vec<(String, Group)>> = serde_json::from_str(snapshot)?;
         self.evicted = stored.evicted;
         self.groups = stored.groups.into_iter().collect();
         Ok(())
@@ -145,10 +145,7 @@ impl Windows {
 /// The groups as data, in the order they were touched.
 impl Serialize for Windows {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut windows = serializer.serialize_struct("Windows", 2)?;
-        windows.serialize_field("evicted", &self.evicted)?;
-        windows.serialize_field("groups", &Listed(|| self.groups.iter()))?;
-        windows.end()
+        Stored { evicted: self.evicted, groups: Listed(|| self.groups.iter()) }.serialize(serializer)
     }
 }
 

@@ -93,14 +93,16 @@ pub fn write<E: Serialize>(dir: &Path, stored: &Stored<E>) -> io::Result<()> {
 }
 
 /// What `take` makes of the newest snapshot that is whole and lies not beyond `durable`.
-pub fn newest<T>(dir: &Path, durable: u64, take: impl FnOnce(Stored<&RawValue>) -> T) -> io::Result<Option<T>> {
+pub fn newest<T>(dir: &Path, durable: u64, mut take: impl FnMut(Stored<&RawValue>) -> T) -> io::Result<Option<T>> {
     for (lsn, path) in list(dir)? {
-        let json = read(&path);
-        let stored = json.as_deref().map_err(ToString::to_string);
-        match stored.and_then(|json| serde_json::from_slice::<Stored<&RawValue>>(json).map_err(|e| e.to_string())) {
-            Ok(stored) if stored.lsn <= durable => return Ok(Some(take(stored))),
-            Ok(_) => tracing::warn!(lsn, "snapshot lies beyond the journal and is passed over"),
-            Err(error) => tracing::warn!(path = %path.display(), error, "snapshot is damaged and is passed over"),
+        let taken = read(&path).and_then(|json| {
+            let stored: Stored<&RawValue> = serde_json::from_slice(&json)?;
+            Ok((stored.lsn <= durable).then(|| take(stored)))
+        });
+        match taken {
+            Ok(Some(taken)) => return Ok(Some(taken)),
+            Ok(None) => tracing::warn!(lsn, "snapshot lies beyond the journal and is passed over"),
+            Err(error) => tracing::warn!(path = %path.display(), %error, "snapshot is damaged and is passed over"),
         }
     }
     Ok(None)

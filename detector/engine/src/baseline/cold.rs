@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use serde::ser::SerializeStruct;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::principal;
@@ -37,7 +36,7 @@ pub trait Shelf: std::fmt::Debug + Send {
 
 /// A principal on the shelf.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-struct Away {
+pub(super) struct Away {
     number: u32,
     place: Place,
     /// Tells the places of one identity in the queue apart.
@@ -177,11 +176,8 @@ impl Cold {
 impl Serialize for Cold {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let here = |(key, turn): &(Digest, u32)| Some((*key, *self.away.get(key).filter(|a| a.turn == *turn)?));
-        let mut cold = serializer.serialize_struct("Cold", 3)?;
-        cold.serialize_field("away", &Listed(|| self.queue.iter().filter_map(here)))?;
-        cold.serialize_field("turn", &self.turn)?;
-        cold.serialize_field("lost", &self.lost)?;
-        cold.end()
+        let away = Listed(|| self.queue.iter().filter_map(here));
+        Stored { away, turn: self.turn, lost: self.lost }.serialize(serializer)
     }
 }
 
@@ -190,11 +186,9 @@ fn decode(bytes: &[u8]) -> Option<Record> {
     (*version == VERSION).then(|| postcard::from_bytes(rest).ok()).flatten()
 }
 
-/// Who is where, as data; the records lie on the shelf.
-#[derive(Debug, Default, Deserialize)]
-pub(super) struct Stored {
-    /// In the order they came.
-    away: Vec<(Digest, Away)>,
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Stored<A = Vec<(Digest, Away)>> {
+    away: A,
     turn: u32,
     lost: u64,
 }

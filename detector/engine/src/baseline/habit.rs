@@ -6,7 +6,6 @@
 use std::collections::HashMap;
 
 use hashlink::LinkedHashMap;
-use serde::ser::SerializeStruct;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::burst::tail;
@@ -86,9 +85,9 @@ pub struct Habits {
     all: (f32, f32),
 }
 
-#[derive(Deserialize)]
-struct Stored {
-    groups: Vec<(String, Group)>,
+#[derive(Serialize, Deserialize)]
+struct Stored<G> {
+    groups: G,
     now: i64,
     since: Option<i64>,
     evicted: u64,
@@ -160,7 +159,7 @@ impl Habits {
 
     /// Takes over the groups of a snapshot of the same correlation.
     pub fn restore(&mut self, snapshot: &str) -> Result<(), serde_json::Error> {
-        let stored: Stored = serde_json::from_str(snapshot)?;
+        let stored: Stored<Vec<(String, Group)>> = serde_json::from_str(snapshot)?;
         (self.now, self.since) = (stored.now, stored.since);
         (self.evicted, self.all) = (stored.evicted, stored.all);
         for (key, group) in stored.groups {
@@ -174,13 +173,9 @@ impl Habits {
 /// The groups as data, in the order they were touched.
 impl Serialize for Habits {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut habits = serializer.serialize_struct("Habits", 5)?;
-        habits.serialize_field("groups", &Listed(|| self.groups.iter()))?;
-        habits.serialize_field("now", &self.now)?;
-        habits.serialize_field("since", &self.since)?;
-        habits.serialize_field("evicted", &self.evicted)?;
-        habits.serialize_field("all", &self.all)?;
-        habits.end()
+        let groups = Listed(|| self.groups.iter());
+        let (now, since, evicted, all) = (self.now, self.since, self.evicted, self.all);
+        Stored { groups, now, since, evicted, all }.serialize(serializer)
     }
 }
 

@@ -396,7 +396,9 @@ impl Engine {
         let index = self.by_id();
         let now_called = |i: u32| Some(index.get(&old.meta(i & !UNDECIDABLE)?.id)? | i & UNDECIDABLE);
         for (i, request) in &old.fired.order {
-            now_called(*i).map(|i| self.fired.first((i, *request)));
+            if let Some(i) = now_called(*i) {
+                self.fired.first((i, *request));
+            }
         }
         let mut histories: HashMap<&String, History> =
             old.rules.correlations().iter().map(|c| &c.meta.id).zip(old.histories).collect();

@@ -3,7 +3,6 @@
 
 use hashlink::LinkedHashMap;
 use serde::de::DeserializeOwned;
-use serde::ser::SerializeStruct;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::listed::Listed;
@@ -99,6 +98,12 @@ pub struct Book<V> {
     evicted: u64,
 }
 
+#[derive(Serialize, Deserialize)]
+struct Stored<E> {
+    evicted: u64,
+    entries: E,
+}
+
 impl<V> Book<V> {
     pub fn new(cap: usize) -> Self {
         Self { entries: LinkedHashMap::new(), cap: cap.max(1), evicted: 0 }
@@ -146,22 +151,14 @@ impl<V> Book<V> {
 /// The entries as data, in the order they were touched.
 impl<V: Serialize> Serialize for Book<V> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut book = serializer.serialize_struct("Book", 2)?;
-        book.serialize_field("evicted", &self.evicted)?;
-        book.serialize_field("entries", &Listed(|| self.entries.iter()))?;
-        book.end()
+        Stored { evicted: self.evicted, entries: Listed(|| self.entries.iter()) }.serialize(serializer)
     }
 }
 
 impl<V: DeserializeOwned> Book<V> {
     /// Takes over the entries of a snapshot of the same kind.
     pub fn restore(&mut self, snapshot: &str) -> Result<(), serde_json::Error> {
-        #[derive(Deserialize)]
-        struct Stored<V> {
-            evicted: u64,
-            entries: Vec<(Key, V)>,
-        }
-        let stored: Stored<V> = serde_json::from_str(snapshot)?;
+        let stored: Stored<Vec<(Key, V)>> = serde_json::from_str(snapshot)?;
         *self = Self::new(self.cap);
         for (key, value) in stored.entries {
             self.put(key, value);

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use lapwing_engine::engine::Engine;
-
 use serde_json::value::RawValue;
 
 use super::snapshot::{self, Stored};
