@@ -406,6 +406,29 @@ impl<'a> Event<'a> {
         }
     }
 
+    /// `text`, from which this was read, with `null` in place of the bodies.
+    pub fn text_without_bodies<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        let place = |body: &RawValue| {
+            let start = (body.get().as_ptr() as usize).checked_sub(text.as_ptr() as usize)?;
+            text.get(start..start + body.get().len()).map(|_| start..start + body.get().len())
+        };
+        let mut bodies: Vec<_> =
+            [self.request_object, self.response_object].into_iter().flatten().filter_map(place).collect();
+        if bodies.is_empty() {
+            return Cow::Borrowed(text);
+        }
+        bodies.sort_by_key(|body| body.start);
+        let mut head = String::with_capacity(text.len() - bodies.iter().map(ExactSizeIterator::len).sum::<usize>() + 8);
+        let mut at = 0;
+        for body in bodies {
+            head.push_str(&text[at..body.start]);
+            head.push_str("null");
+            at = body.end;
+        }
+        head.push_str(&text[at..]);
+        Cow::Owned(head)
+    }
+
     /// The HTTP status, where the event has one in range.
     pub fn code(&self) -> Option<u16> {
         self.response_status.as_ref().and_then(|s| s.code).and_then(|c| u16::try_from(c).ok())
@@ -514,6 +537,23 @@ mod tests {
             let e = Event::parse(text).expect(text);
             assert_eq!((&*e.verb, &*e.user.username), ("get", "u"), "{text}");
             assert_eq!(e.malformed, [damaged], "{text}");
+        }
+    }
+
+    #[test]
+    fn bodies_are_left_out_wherever_they_stand() {
+        for (text, expected) in [
+            (r#"{"requestObject":{"a":"é"},"verb":"get"}"#, r#"{"requestObject":null,"verb":"get"}"#),
+            (
+                r#"{"responseObject":[1],"verb":"get","requestObject":"x"}"#,
+                r#"{"responseObject":null,"verb":"get","requestObject":null}"#,
+            ),
+            (r#"{"verb":"get","requestObject":null}"#, r#"{"verb":"get","requestObject":null}"#),
+        ] {
+            let event = Event::parse(text).expect(text);
+            assert_eq!(event.text_without_bodies(text), expected);
+            let other = String::from("{}");
+            assert_eq!(event.text_without_bodies(&other), "{}", "a text it was not read from stays as it is");
         }
     }
 

@@ -15,7 +15,7 @@ use crate::listed::Listed;
 /// One request that a base rule matched.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Hit {
-    /// Stage time, microseconds.
+    /// Stage time, microseconds; of a counted value, when it was seen last.
     pub time: i64,
     /// Which of the correlation's rules it matched.
     pub rule: u32,
@@ -68,6 +68,9 @@ struct Stored<G> {
 const PER_RULE: usize = 16;
 /// Hits of each rule in a group that are kept spelled out.
 const EVIDENCE: usize = 5;
+/// Part of the timespan within which a value that comes again is told by the request that showed it before: a person who
+/// changes fifty objects within a minute is not spelled out fifty times.
+const LATELY: i64 = 60;
 /// Groups a correlation remembers.
 pub const DEFAULT_CAP: usize = 20_000;
 
@@ -88,7 +91,13 @@ impl Windows {
             self.groups.insert(group_key.to_owned(), Group::default());
         }
         let group = self.groups.get_mut(group_key)?;
+        let mut hit = hit;
         if matches!(self.kind, Kind::ValueCount { .. }) && !group.holds(&hit) {
+            if hit.evidence.is_none()
+                && let Some(told) = group.told_lately(&hit, self.timespan)
+            {
+                hit = Hit { time: hit.time, ..told.clone() };
+            }
             // Of a value that comes again the newest hit is enough.
             group.hits.retain(|h| h.value != hit.value || h.time > hit.time);
         }
@@ -100,15 +109,21 @@ impl Windows {
     }
 
     /// Whether a hit should be spelled out: it may soon be shown. Most hits of a busy base rule never are.
-    pub fn wants_evidence(&self, group_key: &str, rule: u32) -> bool {
-        let hits = self.groups.get(group_key).map(|g| &g.hits);
+    pub fn wants_evidence(&self, group_key: &str, hit: &Hit) -> bool {
+        let group = self.groups.get(group_key);
+        let hits = group.map(|g| &g.hits);
         match &self.kind {
             Kind::EventCount { at_least } => hits.map_or(0, VecDeque::len) + EVIDENCE >= *at_least,
             // The newest hit of a value replaces the one before: a group can stay one value short for ever.
-            Kind::ValueCount { at_least } => hits.map_or(0, VecDeque::len) + 2 >= *at_least,
+            Kind::ValueCount { at_least } => {
+                hits.map_or(0, VecDeque::len) + 2 >= *at_least
+                    && group.is_none_or(|g| g.told_lately(hit, self.timespan).is_none())
+            }
             Kind::Temporal { .. } => true,
             // A step without the one before it leads nowhere, but for the rare one that arrived too early.
-            Kind::TemporalOrdered { .. } => rule == 0 || hits.is_some_and(|h| h.iter().any(|h| h.rule + 1 == rule)),
+            Kind::TemporalOrdered { .. } => {
+                hit.rule == 0 || hits.is_some_and(|h| h.iter().any(|h| h.rule + 1 == hit.rule))
+            }
         }
     }
 
@@ -152,6 +167,12 @@ impl Serialize for Windows {
 impl Group {
     fn holds(&self, hit: &Hit) -> bool {
         self.hits.iter().any(|h| h.request == hit.request && h.rule == hit.rule)
+    }
+
+    /// The hit of the same value that was spelled out so short a time before that it can stand for this one.
+    fn told_lately(&self, hit: &Hit, timespan: i64) -> Option<&Hit> {
+        let lately = |told: &Evidence| (0..timespan / LATELY).contains(&(hit.time - told.time.timestamp_micros()));
+        self.hits.iter().find(|h| h.value == hit.value && h.evidence.as_deref().is_some_and(lately))
     }
 
     /// Inserts in time order; the newest time, or `None` where the request is here already.
@@ -268,6 +289,31 @@ mod tests {
             assert!(w.add("k", hit(i as i64, 0, i as u64, v)).is_none());
         }
         assert!(w.add("k", hit(6, 0, 9, "c")).is_some());
+    }
+
+    #[test]
+    fn a_value_that_comes_again_soon_is_told_by_the_request_before_it() {
+        let spelled = |time: i64, request: u64, value: &str| {
+            let time_told = crate::event::to_datetime(time);
+            let evidence = Some(Box::new(Evidence { time: time_told, ..Evidence::default() }));
+            Hit { evidence, ..hit(time, 0, request, value) }
+        };
+        let mut w = Windows::new(Kind::ValueCount { at_least: 3 }, 6_000, 10);
+        w.add("k", spelled(0, 0, "a"));
+        assert!(w.wants_evidence("k", &hit(50, 0, 1, "b")));
+        w.add("k", spelled(50, 1, "b"));
+        assert!(!w.wants_evidence("k", &hit(99, 0, 2, "a")));
+        w.add("k", hit(99, 0, 2, "a"));
+        assert!(w.wants_evidence("k", &hit(100, 0, 3, "a")), "it was told too long ago");
+        let fired = w.add("k", spelled(6_099, 4, "c")).map(|hits| hits.iter().map(|h| h.request).collect::<Vec<_>>());
+        assert_eq!(fired, None, "of `a` it is known that it was seen at 99, `b` is gone");
+        w.add("k", spelled(6_099, 5, "b"));
+        let mut w = Windows::new(Kind::ValueCount { at_least: 3 }, 6_000, 10);
+        for hit in [spelled(0, 0, "a"), spelled(50, 1, "b"), hit(99, 0, 2, "a"), hit(100, 0, 3, "b")] {
+            w.add("k", hit);
+        }
+        let fired = w.add("k", spelled(6_099, 4, "c")).expect("three values");
+        assert_eq!(fired.iter().map(|h| (h.time, h.request)).collect::<Vec<_>>(), [(99, 0), (100, 1), (6_099, 4)]);
     }
 
     #[test]

@@ -46,13 +46,12 @@ impl Engine {
             let mut key = String::new();
             group_key(chain, 0, telling.sight, &mut key);
             let request = telling.request();
-            let Some(mut hit) = hit_of(chain, 0, telling.sight, request, Some(&telling.told().evidence)) else {
-                continue;
-            };
-            hit.value = tactic(stage).map(str::to_owned);
-            if let (Some(evidence), Some(tactic)) = (&mut hit.evidence, &hit.value) {
-                evidence.details.insert(0, format!("stage: {tactic}, {}", words::cut(&stage.rule.title)));
-            }
+            let Some(mut hit) = hit_of(chain, 0, telling.sight, request) else { continue };
+            let Some(tactic) = tactic(stage) else { continue };
+            hit.value = Some(tactic.to_owned());
+            let mut evidence = telling.told().evidence.clone();
+            evidence.details.insert(0, format!("stage: {tactic}, {}", words::cut(&stage.rule.title)));
+            hit.evidence = Some(Box::new(evidence));
             let History::Windows(windows) = &mut self.histories[which as usize] else { continue };
             let Some(hits) = windows.add(&key, hit) else { continue };
             let stages: Vec<&str> = hits.iter().filter_map(|h| h.value.as_deref()).collect();

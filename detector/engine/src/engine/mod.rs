@@ -28,11 +28,9 @@ use crate::facts::Facts;
 use crate::group::{self, Advice, Groups};
 use crate::listed::Listed;
 use crate::memory::{self, Memory, Sight};
-use crate::redact;
 use crate::rule::file::Meta;
 use crate::rule::index::{Keys, UNKNOWN};
 use crate::rule::set::RuleSet;
-use crate::rule::view::View;
 use crate::rule::{Judgement, Rule};
 use crate::window::{DEFAULT_CAP, Hit};
 use crate::words;
@@ -312,9 +310,10 @@ impl Engine {
                     continue;
                 }
             };
-            let spell = windows.wants_evidence(&key, slot);
-            let evidence = spell.then(|| &telling.told().evidence);
-            let Some(hit) = hit_of(correlation, slot, telling.sight, telling.request(), evidence) else { continue };
+            let Some(mut hit) = hit_of(correlation, slot, telling.sight, telling.request()) else { continue };
+            if windows.wants_evidence(&key, &hit) {
+                hit.evidence = Some(Box::new(telling.told().evidence.clone()));
+            }
             let Some(hits) = windows.add(&key, hit) else { continue };
             if self.wiring.speaks[(base + which) as usize] {
                 let count = unique(hits.iter().map(|h| h.audit_id.clone())).len();
@@ -337,11 +336,11 @@ impl Engine {
         if !self.options.brief {
             return None;
         }
-        let actor = words::cut(&redact::plain(facts.actor()));
+        let actor = words::safe(facts.actor());
         if !self.groups.shows_no_more(now, &rule.id, facts.cluster, &actor, &mut out.alerts) {
             return None;
         }
-        let audit_id = words::cut(&redact::plain(&facts.event.audit_id));
+        let audit_id = words::safe(&facts.event.audit_id);
         Some(finding(rule.clone(), &[request], facts, actor, String::new(), (vec![audit_id], Vec::new())))
     }
 
@@ -501,28 +500,17 @@ impl<'f, 's, 'e> Telling<'f, 's, 'e> {
     }
 
     fn told(&self) -> &Told {
-        self.told.get_or_init(|| Told::of(self.sight, &(self.position)()))
+        self.told.get_or_init(|| {
+            let (evidence, summary) = words::tell(self.sight, &(self.position)());
+            Told { evidence, summary }
+        })
     }
 }
 
-/// A request as findings tell of it: without secrets, also where the event was not redacted before.
+/// A request as findings tell of it.
 struct Told {
     evidence: Evidence,
     summary: String,
-}
-
-impl Told {
-    fn of(sight: &Sight<'_, '_>, position: &str) -> Self {
-        let tell =
-            |s: &Sight<'_, '_>| Self { evidence: words::evidence(s, position), summary: words::summary(s.facts) };
-        let clean = redact::event(sight.facts.all_text());
-        match Event::parse(&clean) {
-            Ok(event) if matches!(clean, std::borrow::Cow::Owned(_)) => {
-                tell(&sight.again(&Facts::new(&event, &clean, sight.facts.cluster)))
-            }
-            _ => tell(sight),
-        }
-    }
 }
 
 /// `past`: what is remembered of it, as bits of [`crate::rule::index::carried`].

@@ -10,7 +10,7 @@ use crate::alike::Alike;
 use crate::facts::Facts;
 use crate::field::Field;
 use crate::rule::Judgement;
-use crate::rule::index::{Index, PINS};
+use crate::rule::index::{PINS, Pinned};
 use crate::rule::set::RuleSet;
 use crate::rule::view::{Elements, Unknown, Values, View};
 
@@ -33,18 +33,18 @@ impl Shapes {
     pub(super) fn candidates(&mut self, rules: &RuleSet, facts: &Facts<'_>, past: u16, out: &mut Vec<u32>) {
         self.read(facts, past);
         if let Some(left) = self.0.get() {
-            left.of(rules.index(), facts, out);
+            left.of(rules.index().pinned(), facts, out);
             return;
         }
         rules.index().candidates(&keys(facts, past), out);
         out.retain(|i| {
             let rule = &rules.rules()[*i as usize];
             // Whom a name leaves in is few anyway.
-            let named = rules.index().pinned(*i).is_some_and(|pin| !is_namespace(&PINS[pin]));
+            let named = rules.index().pinned().field(*i).is_some_and(|pin| !is_namespace(&PINS[pin]));
             named || rule.searches_text() || rule.judge(&Shape(facts)) != Judgement::NoMatch
         });
-        let left = Left::new(rules.index(), out);
-        left.of(rules.index(), facts, out);
+        let left = Left::new(rules.index().pinned(), out);
+        left.of(rules.index().pinned(), facts, out);
         self.0.keep(left);
     }
 
@@ -74,20 +74,20 @@ impl Shapes {
 }
 
 impl Left {
-    fn new(index: &Index, candidates: &[u32]) -> Self {
-        let (pinned, always): (Vec<u32>, Vec<u32>) = candidates.iter().partition(|rule| index.pinned(**rule).is_some());
-        let pins = pinned.iter().filter_map(|rule| index.pinned(*rule)).fold(0, |bits, pin| bits | 1 << pin);
+    fn new(index: &Pinned, candidates: &[u32]) -> Self {
+        let (pinned, always): (Vec<u32>, Vec<u32>) = candidates.iter().partition(|rule| index.field(**rule).is_some());
+        let pins = pinned.iter().filter_map(|rule| index.field(*rule)).fold(0, |bits, pin| bits | 1 << pin);
         Self { always: always.into(), pinned: pinned.into(), pins }
     }
 
     /// Puts the rules that an event of this shape can meet into `out`, in order.
-    fn of(&self, index: &Index, facts: &Facts<'_>, out: &mut Vec<u32>) {
+    fn of(&self, index: &Pinned, facts: &Facts<'_>, out: &mut Vec<u32>) {
         out.clear();
         out.extend_from_slice(&self.always);
         for pin in (0..PINS.len()).filter(|pin| self.pins >> pin & 1 == 1) {
-            match index.at_pin(pin, &facts.values(&PINS[pin])) {
+            match index.at(pin, &facts.values(&PINS[pin])) {
                 Some(few) => out.extend(few.iter().filter(|rule| self.pinned.binary_search(rule).is_ok())),
-                None => out.extend(self.pinned.iter().filter(|rule| index.pinned(**rule) == Some(pin))),
+                None => out.extend(self.pinned.iter().filter(|rule| index.field(**rule) == Some(pin))),
             }
         }
         if out.len() > self.always.len() {

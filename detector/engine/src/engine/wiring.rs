@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use serde::Serialize;
 
 use super::taught;
-use crate::alert::{Evidence, MAX_AUDIT_IDS};
+use crate::alert::MAX_AUDIT_IDS;
 use crate::baseline::habit::{self, Habits};
 use crate::field::Field;
 use crate::memory::Sight;
@@ -159,13 +159,8 @@ fn windows_of(c: &Correlation, cap: usize) -> Windows {
     Windows::new(kind, c.timespan_micros, cap)
 }
 
-pub(super) fn hit_of(
-    c: &Correlation,
-    slot: u32,
-    sight: &Sight<'_, '_>,
-    request: u64,
-    evidence: Option<&Evidence>,
-) -> Option<Hit> {
+/// A hit that is not spelled out.
+pub(super) fn hit_of(c: &Correlation, slot: u32, sight: &Sight<'_, '_>, request: u64) -> Option<Hit> {
     let mut value = String::new();
     if !counted(c, slot, sight, "\u{1f}", &mut value) {
         return None;
@@ -177,8 +172,8 @@ pub(super) fn hit_of(
         rule: if matches!(c.kind, CorrelationKind::Temporal | CorrelationKind::TemporalOrdered) { slot } else { 0 },
         request,
         value,
-        audit_id: evidence.map_or_else(|| words::cut(&facts.event.audit_id), |e| e.audit_id.clone()),
-        evidence: evidence.map(|e| Box::new(e.clone())),
+        audit_id: words::safe(&facts.event.audit_id),
+        evidence: None,
     })
 }
 

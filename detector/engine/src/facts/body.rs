@@ -7,7 +7,7 @@
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::event::{AuditLevel, Event, Text};
+use crate::event::{AuditLevel, Event, List, Text};
 use crate::rule::view::Unknown;
 use crate::tree::Tree;
 
@@ -111,6 +111,49 @@ pub fn answered_service_account<'e>(event: &Event<'e>) -> Text<'e> {
     }
     let pod: Option<Pod<'e>> = event.response_object.and_then(|raw| serde_json::from_str(raw.get()).ok());
     pod.unwrap_or_default().spec.service_account_name
+}
+
+/// Who wrote fields of the object an answer shows, as its metadata tells; `None` where the answer cannot be read so far.
+/// The API server writes metadata first, so that the rest is not read.
+pub fn managers<'e>(event: &Event<'e>) -> Option<Vec<Text<'e>>> {
+    #[derive(Default, serde::Deserialize)]
+    #[serde(default, rename_all = "camelCase", bound(deserialize = "'de: 'e"))]
+    struct Metadata<'e> {
+        managed_fields: List<Managed<'e>>,
+    }
+    #[derive(Default, serde::Deserialize)]
+    #[serde(default, bound(deserialize = "'de: 'e"))]
+    struct Managed<'e> {
+        manager: Text<'e>,
+    }
+    let mut metadata: Option<Metadata<'e>> = None;
+    let mut answer = serde_json::Deserializer::from_str(event.response_object?.get());
+    let read = answer.deserialize_any(MetadataReader(&mut metadata));
+    let metadata = if read.is_ok() { metadata.unwrap_or_default() } else { metadata? };
+    let managers = metadata.managed_fields.0.into_iter().map(|m| m.manager);
+    Some(managers.filter(|manager| !manager.is_empty()).collect())
+}
+
+/// Reads an object up to its metadata.
+struct MetadataReader<'o, T>(&'o mut Option<T>);
+
+impl<'de, T: serde::Deserialize<'de>> Visitor<'de> for MetadataReader<'_, T> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key::<Text<'de>>()? {
+            if key.as_str() == "metadata" {
+                *self.0 = Some(map.next_value()?);
+                return Err(A::Error::custom("complete"));
+            }
+            map.next_value::<IgnoredAny>()?;
+        }
+        Ok(())
+    }
 }
 
 /// What the API server answered.

@@ -54,10 +54,11 @@ struct Lazy<'e> {
     written: OnceCell<Body<'e>>,
     answered: OnceCell<Body<'e>>,
     head: OnceCell<body::Head<'e>>,
-    workload: OnceCell<Result<Option<Workload>, Unknown>>,
+    managers: OnceCell<Option<Vec<Text<'e>>>>,
+    workload: OnceCell<Result<Option<Box<Workload>>, Unknown>>,
     containers: OnceCell<Vec<Tree<'static>>>,
-    rbac: OnceCell<Result<Option<Rbac>, Unknown>>,
-    csr: OnceCell<Result<Option<csr::Csr>, Unknown>>,
+    rbac: OnceCell<Result<Option<Box<Rbac>>, Unknown>>,
+    csr: OnceCell<Result<Option<Box<csr::Csr>>, Unknown>>,
     labels: OnceCell<object::Entries>,
     annotations: OnceCell<object::Entries>,
     config: OnceCell<object::Entries>,
@@ -267,13 +268,13 @@ impl<'e> Facts<'e> {
                 return Ok(None);
             }
             match self.written() {
-                Ok(object) => Ok(object.as_ref().and_then(|o| workload::read(self.resource, o))),
+                Ok(object) => Ok(object.as_ref().and_then(|o| workload::read(self.resource, o)).map(Box::new)),
                 // A body we cannot see matters only where it could hold a pod spec.
                 Err(why) if workload::is_kind(self.resource) => Err(*why),
                 Err(_) => Ok(None),
             }
         });
-        view.as_ref().map(Option::as_ref).map_err(|e| *e)
+        view.as_ref().map(Option::as_deref).map_err(|e| *e)
     }
 
     /// One object per container of the pod spec this request writes.
@@ -291,13 +292,13 @@ impl<'e> Facts<'e> {
             match self.written() {
                 Ok(Some(object)) => {
                     let answered = if &*self.event.verb == "patch" { self.answered().as_ref().ok() } else { None };
-                    Ok(Some(rbac::read(kind, self.event, object, answered.and_then(Option::as_ref))))
+                    Ok(Some(Box::new(rbac::read(kind, self.event, object, answered.and_then(Option::as_ref)))))
                 }
                 Ok(None) => Ok(None),
                 Err(why) => Err(*why),
             }
         });
-        view.as_ref().map(Option::as_ref).map_err(|e| *e)
+        view.as_ref().map(Option::as_deref).map_err(|e| *e)
     }
 
     pub(crate) fn csr(&self) -> Result<Option<&csr::Csr>, Unknown> {
@@ -308,11 +309,11 @@ impl<'e> Facts<'e> {
             // An approval answers with the whole request.
             let whole = if self.action == "approve" { self.answered() } else { self.written() };
             match whole {
-                Ok(object) => Ok(object.as_ref().map(csr::read)),
+                Ok(object) => Ok(object.as_ref().map(csr::read).map(Box::new)),
                 Err(why) => Err(*why),
             }
         });
-        view.as_ref().map(Option::as_ref).map_err(|e| *e)
+        view.as_ref().map(Option::as_deref).map_err(|e| *e)
     }
 
     /// The command of an exec, attach or kubelet exec.

@@ -1,8 +1,9 @@
 //! What a write says of its object, whatever the kind: labels, annotations, managers; and the entries of a configmap.
 
-use super::body::Body;
+use super::body::{self, Body};
 use super::values::{many, strings};
 use super::{Facts, is_reserved};
+use crate::event::Text;
 use crate::field::Field;
 use crate::rule::view::{Unknown, Values};
 use crate::tree::Tree;
@@ -58,13 +59,12 @@ impl Facts<'_> {
         if self.action_type != "write" || is_reserved(self.outcome) {
             return Values::Absent;
         }
-        match self.answered() {
-            Ok(Some(object)) => {
-                let list = object.get("metadata").into_iter().flat_map(|m| m.each("managedFields"));
-                many(list.filter_map(|m| m.get("manager")?.as_str()))
-            }
-            Ok(None) => Values::Absent,
-            Err(why) => Values::Unknown(*why),
+        if self.event.response_object.is_none() {
+            return self.answered().as_ref().map_or_else(|why| Values::Unknown(*why), |_| Values::Absent);
+        }
+        match self.lazy.managers.get_or_init(|| body::managers(self.event)) {
+            Some(managers) => many(managers.iter().map(Text::as_str)),
+            None => Values::Unknown(Unknown::Unreadable),
         }
     }
 }
@@ -141,6 +141,18 @@ mod tests {
         let body = r#","responseObject":{"metadata":{"managedFields":[{"manager":"argocd-controller"},{"manager":"kubectl-edit"},{}]}}"#;
         let expected = Ok(vec!["argocd-controller".into(), "kubectl-edit".into()]);
         assert_eq!(texts(&write("patch", "deployments", body), "target.managers"), expected);
+        let far = r#","responseObject":{"kind":"D","spec":{"metadata":{"managedFields":[{"manager":"x"}]}},"metadata":{"labels":{"a":"b"},
+            "managedFields":[{"manager":"helm","fieldsV1":{"f:metadata":{}}}]},"status":{"a":1e999}}"#;
+        assert_eq!(texts(&write("patch", "deployments", far), "target.managers"), Ok(vec!["helm".into()]));
+        for (answer, expected) in [
+            (r#"{"kind":"D","spec":{}}"#, Ok(vec![])),
+            ("[]", Err(Unknown::Unreadable)),
+            ("\"\\ud800\"", Err(Unknown::Unreadable)),
+            (r#"{"metadata":7}"#, Err(Unknown::Unreadable)),
+        ] {
+            let body = format!(r#","responseObject":{answer}"#);
+            assert_eq!(texts(&write("patch", "deployments", &body), "target.managers"), expected, "{answer}");
+        }
         let hidden = write("patch", "deployments", "").replace("RequestResponse", "Request");
         assert_eq!(texts(&hidden, "target.managers"), Err(Unknown::LevelTooLow));
         assert_eq!(texts(&write("get", "deployments", body), "target.managers"), Ok(vec![]));

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Key, Memory, is_short_of, read, short};
+use super::{Key, Memory, is_short_of, pod, read, short};
 use crate::facts::Facts;
 
 /// Places and clients of one credential that are remembered. A credential with more has no usual one.
@@ -18,6 +18,9 @@ pub struct Credential {
     pub clients: Vec<String>,
     pub network: String,
     pub issued: Option<Issued>,
+    /// Where the pod it is bound to is remembered: a hash that every use would make again.
+    #[serde(skip)]
+    pub pod: Option<Key>,
 }
 
 /// How a token came to be.
@@ -88,7 +91,8 @@ impl Memory {
     pub(super) fn learn_credential(&mut self, facts: &Facts<'_>, key: Option<Key>, now: i64) {
         let Some(key) = key else { return };
         let (address, client) = (facts.address(), facts.client().0);
-        if self.credentials.get(key).is_some_and(|c| c.knows(address, client)) {
+        let bound = !facts.credential_pod().0.is_empty();
+        if self.credentials.get(key).is_some_and(|c| c.knows(address, client) && c.pod.is_some() == bound) {
             return;
         }
         self.credentials.change(key, |former| {
@@ -99,6 +103,7 @@ impl Memory {
             }
             add(&mut credential.addresses, address);
             add(&mut credential.clients, client);
+            credential.pod = pod::of_credential(facts);
             credential
         });
     }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Key, Memory, read, short};
-use crate::facts::{Facts, Workload};
+use crate::facts::{self, Facts, Workload};
 
 /// A pod as far as it was seen.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -28,6 +28,13 @@ const DANGEROUS: [&str; 8] =
 
 pub(super) fn key(cluster: &str, namespace: &str, name: &str) -> Key {
     Key::of(cluster, &["pod", namespace, name])
+}
+
+/// Of the pod that the credential of this request is bound to.
+pub(super) fn of_credential(facts: &Facts<'_>) -> Option<Key> {
+    let (name, _) = facts.credential_pod();
+    let (namespace, _) = facts::service_account(facts.actor()).filter(|_| !name.is_empty())?;
+    Some(key(facts.cluster, namespace, name))
 }
 
 fn volume_key(cluster: &str, name: &str) -> Key {

@@ -83,11 +83,6 @@ impl<'s, 'e> Sight<'s, 'e> {
         })
     }
 
-    /// What is remembered of another telling of the same event, as without its secrets.
-    pub fn again<'o, 'f>(&'o self, facts: &'o Facts<'f>) -> Sight<'o, 'f> {
-        Sight::new(facts, self.memory)
-    }
-
     /// What of the past the event carries, as bits of [`carried`].
     pub fn carried(&self) -> u16 {
         let held = [(self.is_remarkable(), carried::CREDENTIAL), (self.binding().is_some(), carried::GRANT)];
@@ -139,8 +134,8 @@ impl<'s, 'e> Sight<'s, 'e> {
     /// tells them apart, else a token that was used before the end belongs to the one that ended.
     fn pod_ended(&self) -> Option<i64> {
         let (name, uid) = self.facts.credential_pod();
-        let (namespace, _) = facts::service_account(self.facts.actor()).filter(|_| !name.is_empty())?;
-        let pod = self.memory.pods.get(pod::key(self.facts.cluster, namespace, name))?;
+        let known = || self.credential().and_then(|c| c.pod).or_else(|| pod::of_credential(self.facts));
+        let pod = self.memory.pods.get(if name.is_empty() { None } else { known() }?)?;
         let used_before = |end: i64| self.credential()?.first.filter(|first| *first < end).map(|_| end);
         if uid.is_empty() || pod.uid.is_empty() {
             return used_before(pod.ends?);

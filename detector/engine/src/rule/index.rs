@@ -11,14 +11,21 @@ use foldhash::HashMap;
 
 use super::condition::Cond;
 use super::expr::{Expr, Item, Test};
-use super::view::{Scalar, Values};
+use super::view::{Scalar, Values, View};
 use super::{Detector, Rule};
 use crate::event::Stage;
 use crate::field::Field;
 
 /// Fields with too many values for a bit set each; a rule that needs one of a few of them is pinned to those.
-pub const PINS: [Field; 6] =
-    [Field::UserName, Field::ActorName, Field::RefNamespace, Field::TargetNamespace, Field::RefName, Field::TargetName];
+pub const PINS: [Field; 7] = [
+    Field::UserName,
+    Field::ActorName,
+    Field::ActorServiceAccount,
+    Field::RefNamespace,
+    Field::TargetNamespace,
+    Field::RefName,
+    Field::TargetName,
+];
 
 /// The fields the index looks at. Empty text: the event does not have it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -163,10 +170,57 @@ pub struct Index {
     dimensions: [Dimension; DIMENSIONS],
     /// For every four bits of [`carried`] and every mask of them, the rules that can do without those.
     without: [[Box<[u64]>; 16]; CHUNKS],
-    /// For each rule its position in [`PINS`], if it is pinned.
-    pinned: Vec<Option<usize>>,
-    /// For each of [`PINS`] the rules by a value that they are pinned to, lower case.
-    by_pin: [HashMap<Box<str>, Vec<u32>>; PINS.len()],
+    pinned: Pinned,
+}
+
+/// Detections by a value that they need in a field of [`PINS`]: of those each is pinned to the one that leaves the fewest.
+#[derive(Debug, Default)]
+pub struct Pinned {
+    /// For each detection its position in [`PINS`], if it is pinned.
+    fields: Vec<Option<usize>>,
+    /// For each of [`PINS`] the detections by value, lower case.
+    by_value: [HashMap<Box<str>, Vec<u32>>; PINS.len()],
+}
+
+impl Pinned {
+    /// Adds the next detection.
+    pub fn push(&mut self, detector: &Detector) {
+        self.add(&needs_of_cond(&detector.condition, detector));
+    }
+
+    fn add(&mut self, needs: &Needs) {
+        let (at, pin) = (self.fields.len() as u32, needs.pin());
+        for value in pin.into_iter().flat_map(|(field, values)| values.iter().map(move |v| (field, v))) {
+            self.by_value[value.0].entry(value.1.as_str().into()).or_default().push(at);
+        }
+        self.fields.push(pin.map(|(field, _)| field));
+    }
+
+    /// The field a detection is pinned by, as position in [`PINS`].
+    pub fn field(&self, detection: u32) -> Option<usize> {
+        self.fields.get(detection as usize).copied().flatten()
+    }
+
+    /// The detections pinned to the value that an event has in a field of [`PINS`], in order; `None`: it may have any.
+    pub fn at(&self, field: usize, values: &Values<'_>) -> Option<&[u32]> {
+        match values {
+            Values::Absent => Some(&[]),
+            Values::One(Scalar::Str(text)) => Some(of_text(&self.by_value[field], text).map_or(&[], Vec::as_slice)),
+            _ => None,
+        }
+    }
+
+    /// Detections that could hold for an event, by their position, in order.
+    pub fn possible(&self, view: &impl View) -> impl Iterator<Item = usize> {
+        let at = |pin: usize| {
+            if self.by_value[pin].is_empty() { Some(&[][..]) } else { self.at(pin, &view.values(&PINS[pin])) }
+        };
+        let few: [Option<&[u32]>; PINS.len()] = std::array::from_fn(at);
+        let possible = move |(detection, pin): &(u32, &Option<usize>)| {
+            pin.and_then(|pin| few[pin]).is_none_or(|few| few.binary_search(detection).is_ok())
+        };
+        (0..).zip(&self.fields).filter(possible).map(|(detection, _)| detection as usize)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -189,29 +243,14 @@ impl Index {
             set.into()
         };
         let without = std::array::from_fn(|chunk| std::array::from_fn(|mask| can_do_without(chunk, mask)));
-        let mut by_pin: [HashMap<Box<str>, Vec<u32>>; PINS.len()] = std::array::from_fn(|_| HashMap::default());
-        for (rule, needs) in (0..).zip(&needs) {
-            let Some((field, values)) = needs.pin() else { continue };
-            for value in values {
-                by_pin[field].entry(value.as_str().into()).or_default().push(rule);
-            }
-        }
-        let pinned = needs.iter().map(|n| n.pin().map(|(field, _)| field)).collect();
-        Self { rules: rules.len(), dimensions, without, pinned, by_pin }
+        let mut pinned = Pinned::default();
+        needs.iter().for_each(|needs| pinned.add(needs));
+        Self { rules: rules.len(), dimensions, without, pinned }
     }
 
-    /// The field a rule is pinned by, as position in [`PINS`]. [`Index::candidates`] does not look at it.
-    pub fn pinned(&self, rule: u32) -> Option<usize> {
-        self.pinned.get(rule as usize).copied().flatten()
-    }
-
-    /// The rules pinned to the value that an event has in a field of [`PINS`], in order; `None`: it may have any.
-    pub fn at_pin(&self, field: usize, values: &Values<'_>) -> Option<&[u32]> {
-        match values {
-            Values::Absent => Some(&[]),
-            Values::One(Scalar::Str(text)) => Some(of_text(&self.by_pin[field], text).map_or(&[], Vec::as_slice)),
-            _ => None,
-        }
+    /// The rules by what they are pinned to. [`Index::candidates`] does not look at it.
+    pub fn pinned(&self) -> &Pinned {
+        &self.pinned
     }
 
     /// Puts the positions of all rules that could match into `out`, in order, after clearing it.
@@ -486,6 +525,7 @@ mod tests {
             "actor.kind",
             "stage",
             "user.username",
+            "actor.serviceaccount",
             "objectRef.name",
             "target.name",
             "objectRef.namespace",
@@ -591,6 +631,8 @@ mod tests {
             json!({"objectRef": {"name": "a", "namespace": {"?": "level"}}, "target": {"name": "b"}}),
             json!({"objectRef": {"name": "B", "namespace": "c"}, "target": {"name": {"?": "level"}}, "user": {"username": ""}}),
             json!({"responseStatus": {"code": 403}, "actor": {"groups": ["a"], "cluster_component": false}}),
+            json!({"actor": {"serviceaccount": "A"}}),
+            json!({"actor": {"serviceaccount": {"?": "level"}}, "credential": {"pod": "b"}}),
             json!({"responseStatus": {"code": 429}, "actor": {"cluster_component": {"?": "level"}}}),
         ]);
         let truths = (truth(), truth(), truth(), truth(), value());
@@ -671,9 +713,15 @@ mod tests {
                 for (i, rule) in rules.iter().enumerate() {
                     let speaks = rule.sees(stage) && rule.judge(&view) != Judgement::NoMatch;
                     prop_assert!(!speaks || out.contains(&(i as u32)), "{} on {event}", texts[i]);
-                    let Some(pin) = index.pinned(i as u32) else { continue };
-                    let kept = index.at_pin(pin, &view.values(&PINS[pin])).is_none_or(|few| few.contains(&(i as u32)));
+                    let Some(pin) = index.pinned().field(i as u32) else { continue };
+                    let kept = index.pinned().at(pin, &view.values(&PINS[pin])).is_none_or(|few| few.contains(&(i as u32)));
                     prop_assert!(!speaks || kept, "{} at {} on {event}", texts[i], PINS[pin].name());
+                }
+                let mut pinned = Pinned::default();
+                rules.iter().for_each(|rule| pinned.push(&rule.detector));
+                let possible: Vec<usize> = pinned.possible(&view).collect();
+                for (i, rule) in rules.iter().enumerate().filter(|(i, _)| !possible.contains(i)) {
+                    prop_assert!(rule.detector.judge(&view) == super::super::Tri::False, "{} on {event}", texts[i]);
                 }
             }
         }

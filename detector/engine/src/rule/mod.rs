@@ -78,6 +78,7 @@ pub struct Rule {
     pub hash: String,
     pub detector: Detector,
     pub filters: Vec<Filter>,
+    by_need: index::Pinned,
     pub(crate) names_stage: bool,
 }
 
@@ -144,12 +145,21 @@ impl Rule {
         let mut names_stage = false;
         detector.visit_fields(&mut |field| names_stage |= field.name() == "stage");
         let hash = blake3::hash(detection.canonical.as_bytes()).to_hex().to_string();
-        Some(Self { meta: document.meta.clone(), path, hash, detector, filters: Vec::new(), names_stage })
+        Some(Self {
+            meta: document.meta.clone(),
+            path,
+            hash,
+            detector,
+            filters: Vec::new(),
+            by_need: index::Pinned::default(),
+            names_stage,
+        })
     }
 
     /// Adds a filter. The rule's hash changes with it.
     pub fn filter(&mut self, filter: Filter, canonical: &str) {
         self.hash = blake3::hash(format!("{} filter {canonical}", self.hash).as_bytes()).to_hex().to_string();
+        self.by_need.push(&filter.detector);
         self.filters.push(filter);
     }
 
@@ -158,7 +168,7 @@ impl Rule {
         let verdict = match self.detector.judge(view) {
             Tri::False => Tri::False,
             found => {
-                let kept = self.filters.iter().map(|f| f.detector.judge(view).not());
+                let kept = self.by_need.possible(view).map(|i| self.filters[i].detector.judge(view).not());
                 Tri::all(std::iter::once(found).chain(kept))
             }
         };

@@ -18,6 +18,7 @@ use lapwing_engine::redact;
 use lapwing_engine::rule::correlation::Part;
 use lapwing_engine::rule::file::Meta;
 use lapwing_engine::rule::set::RuleSet;
+use lapwing_engine::words;
 
 use super::scan::Format;
 use super::terminal::clean;
@@ -264,16 +265,16 @@ fn explain(id: &str, path: &Path, which: &Which, output: Format) -> anyhow::Resu
         };
         let event = Event::parse(&text).with_context(|| format!("`{}` holds something else", path.display()))?;
         let facts = Facts::new(&event, &text, "local");
-        let (explanation, places) = {
+        let (explanation, places, (_, said)) = {
             let sight = Sight::new(&facts, &memory);
-            (rule.explain(&sight), sight.places())
+            (rule.explain(&sight), sight.places(), words::tell(&sight, ""))
         };
         memory.learn(&facts, places);
         if output == Format::Ndjson {
             serde_json::to_writer(&mut out, &explanation)?;
             writeln!(out)?;
         } else {
-            writeln!(out, "{}", clean(&lapwing_engine::words::summary(&facts)))?;
+            writeln!(out, "{}", clean(&said))?;
             writeln!(out, "audit id {}, stage {}", clean(&event.audit_id), event.stage.as_str())?;
             if !rule.sees(event.stage) {
                 writeln!(out, "the rule does not look at this stage: it judges a request when it is answered")?;
