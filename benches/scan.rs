@@ -289,15 +289,17 @@ fn load(sources: Sources) -> Result<Arc<RuleSet>> {
 }
 
 /// `n` rules: the built-in ones, spread over their list; then variants of them, each with another id and one condition
-/// more, so that a variant is looked at whenever its original is and never makes findings.
+/// more, so that a variant is looked at whenever its original is and never makes findings. With them come the
+/// correlations and filters over those that are there: without its correlation, a rule that only feeds it would speak.
 fn some_rules(files: &Sources, n: usize) -> Sources {
-    let rules: Vec<&(PathBuf, String)> = files.iter().filter(|(_, t)| is_single_rule(t)).collect();
+    let (rules, others): (Vec<_>, Vec<_>) = files.iter().partition(|(_, t)| is_single_rule(t));
     let step = (rules.len() as f64 / n as f64).max(1.0);
     let mut some: Sources = (0..n.min(rules.len())).map(|i| rules[(i as f64 * step) as usize].clone()).collect();
     for i in 0..n.saturating_sub(some.len()) {
         let (path, text) = rules[i % rules.len()];
         some.push((path.with_extension(format!("{i}.yml")), variant(text, i)));
     }
+    some.extend(others.into_iter().filter(|(_, t)| !t.contains("\ndetection:")).cloned());
     some
 }
 
