@@ -314,6 +314,11 @@ mod tests {
         }
         let fired = w.add("k", spelled(6_099, 4, "c")).expect("three values");
         assert_eq!(fired.iter().map(|h| (h.time, h.request)).collect::<Vec<_>>(), [(99, 0), (100, 1), (6_099, 4)]);
+        let mut w = Windows::new(Kind::ValueCount { at_least: 2 }, 6_000, 10);
+        w.add("k", spelled(0, 0, "a"));
+        w.add("k", spelled(50, 1, "a"));
+        let fired = w.add("k", spelled(60, 2, "b")).expect("two values");
+        assert_eq!(fired[0].request, 1, "what is spelled out stands for itself");
     }
 
     #[test]
