@@ -38,8 +38,16 @@ struct Teller<'t, 'h, 's, 'e> {
     sight: &'t Sight<'s, 'e>,
 }
 
-/// Tells of a request: its evidence, which lies at `position`, and one sentence.
-pub fn tell(sight: &Sight<'_, '_>, position: &str) -> (Evidence, String) {
+/// What is told of a request.
+#[derive(Debug)]
+pub struct Told {
+    pub evidence: Evidence,
+    /// One sentence.
+    pub summary: String,
+}
+
+/// Tells of a request that lies at `position`.
+pub fn tell(sight: &Sight<'_, '_>, position: &str) -> Told {
     let facts = sight.facts;
     // The options of an exec may be its body.
     let text = if facts.action_type == "connect" {
@@ -47,18 +55,17 @@ pub fn tell(sight: &Sight<'_, '_>, position: &str) -> (Evidence, String) {
     } else {
         facts.event.text_without_bodies(facts.all_text())
     };
-    match redact::event(&text) {
-        Cow::Owned(clean) => match Event::parse(&clean) {
-            Ok(event) => Teller { head: &Facts::new(&event, &clean, facts.cluster), sight }.tell(position),
-            Err(_) => Teller { head: facts, sight }.tell(position),
-        },
-        Cow::Borrowed(_) => Teller { head: facts, sight }.tell(position),
+    if let Cow::Owned(clean) = redact::event(&text)
+        && let Ok(event) = Event::parse(&clean)
+    {
+        return Teller { head: &Facts::new(&event, &clean, facts.cluster), sight }.tell(position);
     }
+    Teller { head: facts, sight }.tell(position)
 }
 
 impl Teller<'_, '_, '_, '_> {
-    fn tell(&self, position: &str) -> (Evidence, String) {
-        (self.evidence(position), self.summary())
+    fn tell(&self, position: &str) -> Told {
+        Told { evidence: self.evidence(position), summary: self.summary() }
     }
 
     /// `namespace/name`, or what there is of it.
@@ -163,7 +170,7 @@ impl Teller<'_, '_, '_, '_> {
         let mut lines = Vec::new();
         let mut line = |key: &str, value: String| {
             if !value.is_empty() {
-                lines.push(format!("{key}: {}", cut(&value)));
+                lines.push(format!("{key}: {}", safe(&value)));
             }
         };
         if let Some(exec) = head.exec() {
@@ -175,9 +182,9 @@ impl Teller<'_, '_, '_, '_> {
         }
         if let Ok(Some(rbac)) = whole.rbac() {
             if let Some(Ok(role)) = &rbac.role {
-                line("role", safe(role));
+                line("role", role.clone());
             }
-            line("subjects", safe(&rbac.subjects.join(", ")));
+            line("subjects", rbac.subjects.join(", "));
             line("grants", rbac.powers.join(", "));
         }
         if let Ok(Some(workload)) = whole.workload() {
@@ -189,16 +196,16 @@ impl Teller<'_, '_, '_, '_> {
             ];
             let set: Vec<&str> = set.iter().filter(|(held, _)| *held).map(|(_, name)| *name).collect();
             line("host access", set.join(", "));
-            line("hostPath", safe(&workload.host_paths.join(", ")));
-            line("capabilities", safe(&workload.capabilities.join(", ")));
-            line("images", safe(&workload.images.join(", ")));
-            line("service account", safe(workload.service_account.as_deref().unwrap_or_default()));
+            line("hostPath", workload.host_paths.join(", "));
+            line("capabilities", workload.capabilities.join(", "));
+            line("images", workload.images.join(", "));
+            line("service account", workload.service_account.clone().unwrap_or_default());
         }
         if let Some(message) = head.event.response_status.as_ref().map(|s| s.message.as_str()).filter(|m| !m.is_empty())
         {
             line("answer", message.to_owned());
         }
-        self.sight.details().into_iter().for_each(|(key, value)| line(key, safe(&value)));
+        self.sight.details().into_iter().for_each(|(key, value)| line(key, value));
         lines
     }
 
@@ -249,13 +256,13 @@ mod tests {
     use super::*;
     use crate::memory::Memory;
 
-    fn told(text: &str) -> (Evidence, String) {
+    fn told(text: &str) -> Told {
         let event = Event::parse(text).expect(text);
         tell(&Sight::new(&Facts::new(&event, text, "prod"), &Memory::new(1)), "")
     }
 
     fn said(text: &str) -> String {
-        told(text).1
+        told(text).summary
     }
 
     #[test]
@@ -284,7 +291,7 @@ mod tests {
             "requestObject":{"metadata":{"generateName":"x-"},"spec":{"serviceAccountName":"robot","hostPID":true,
             "containers":[{"image":"https://bot:hunter23@registry.example/x:1"},{"image":"plain:2"}]}},
             "responseObject":{"metadata":{"name":"x-token=hunter24","uid":"u"}}}"#;
-        let (evidence, summary) = told(pod);
+        let Told { evidence, summary } = told(pod);
         assert_eq!(
             evidence.details,
             [
@@ -301,7 +308,7 @@ mod tests {
         );
         let grant = r#"{"auditID":"a","verb":"create","level":"Request","user":{"username":"eve"},"objectRef":{"resource":"rolebindings"},
             "requestObject":{"roleRef":{"name":"pwd=hunter25"},"subjects":[{"kind":"User","name":"token=hunter26"}]},"responseStatus":{"code":201}}"#;
-        let (evidence, summary) = told(grant);
+        let Told { evidence, summary } = told(grant);
         let said = format!("{summary} {:?}", evidence.details);
         assert!(said.contains("granting pwd=<redacted 8 bytes> to user:token=<redacted 8 bytes>"), "{said}");
         assert!(!said.contains("hunter2"), "{said}");
@@ -312,8 +319,7 @@ mod tests {
         let exec = r#"{"auditID":"a","level":"Request","verb":"create","user":{"username":"eve"},"requestURI":"/api/v1/namespaces/web/pods/p/exec",
             "objectRef":{"resource":"pods","namespace":"web","name":"p","subresource":"exec"},"responseStatus":{"code":101},
             "requestObject":{"kind":"PodExecOptions","command":["mysql","-phunter27"],"container":"db"}}"#;
-        let (evidence, _) = told(exec);
-        assert_eq!(evidence.details, ["command: mysql -p<redacted 8 bytes>", "container: db"]);
+        assert_eq!(told(exec).evidence.details, ["command: mysql -p<redacted 8 bytes>", "container: db"]);
     }
 
     #[test]

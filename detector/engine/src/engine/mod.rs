@@ -33,7 +33,7 @@ use crate::rule::index::{Keys, UNKNOWN};
 use crate::rule::set::RuleSet;
 use crate::rule::{Judgement, Rule};
 use crate::window::{DEFAULT_CAP, Hit};
-use crate::words;
+use crate::words::{self, Told};
 use fired::{Fired, request_id};
 use shapes::Shapes;
 use taught::Taught;
@@ -500,17 +500,8 @@ impl<'f, 's, 'e> Telling<'f, 's, 'e> {
     }
 
     fn told(&self) -> &Told {
-        self.told.get_or_init(|| {
-            let (evidence, summary) = words::tell(self.sight, &(self.position)());
-            Told { evidence, summary }
-        })
+        self.told.get_or_init(|| words::tell(self.sight, &(self.position)()))
     }
-}
-
-/// A request as findings tell of it.
-struct Told {
-    evidence: Evidence,
-    summary: String,
 }
 
 /// `past`: what is remembered of it, as bits of [`crate::rule::index::carried`].

@@ -4,7 +4,7 @@
 //! JSON patch a list of operations. Rules want to know what the request *writes*: for JSON patches
 //! the operations are laid out as the object part they write.
 
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::event::{AuditLevel, Event, List, Text};
@@ -42,16 +42,15 @@ pub fn head<'e>(event: &Event<'e>) -> Head<'e> {
         let deletes = event.verb.starts_with("delete");
         let mut answer = serde_json::Deserializer::from_str(raw.get());
         // An error also says that all was found.
-        let _ = HeadReader { head: &mut head, deletes, inside: false }.deserialize(&mut answer);
+        let _ = answer.deserialize_any(MetadataReader(HeadReader { head: &mut head, deletes }));
     }
     head
 }
 
-/// Reads an object until the head is complete: the whole answer, or `inside` its metadata.
+/// Reads metadata until the head is complete.
 struct HeadReader<'h, 'e> {
     head: &'h mut Head<'e>,
     deletes: bool,
-    inside: bool,
 }
 
 impl HeadReader<'_, '_> {
@@ -78,13 +77,10 @@ impl<'e> Visitor<'e> for HeadReader<'_, 'e> {
 
     fn visit_map<A: MapAccess<'e>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(key) = map.next_key::<Text<'e>>()? {
-            match (self.inside, key.as_str()) {
-                (false, "metadata") => {
-                    map.next_value_seed(HeadReader { head: &mut *self.head, deletes: self.deletes, inside: true })?;
-                }
-                (true, "name") => self.head.name = map.next_value()?,
-                (true, "uid") => self.head.uid = map.next_value()?,
-                (true, "deletionGracePeriodSeconds") => self.head.deletion_grace_period_seconds = map.next_value()?,
+            match key.as_str() {
+                "name" => self.head.name = map.next_value()?,
+                "uid" => self.head.uid = map.next_value()?,
+                "deletionGracePeriodSeconds" => self.head.deletion_grace_period_seconds = map.next_value()?,
                 _ => {
                     map.next_value::<IgnoredAny>()?;
                 }
@@ -128,16 +124,16 @@ pub fn managers<'e>(event: &Event<'e>) -> Option<Vec<Text<'e>>> {
     }
     let mut metadata: Option<Metadata<'e>> = None;
     let mut answer = serde_json::Deserializer::from_str(event.response_object?.get());
-    let read = answer.deserialize_any(MetadataReader(&mut metadata));
+    let read = answer.deserialize_any(MetadataReader(Keep(&mut metadata)));
     let metadata = if read.is_ok() { metadata.unwrap_or_default() } else { metadata? };
     let managers = metadata.managed_fields.0.into_iter().map(|m| m.manager);
     Some(managers.filter(|manager| !manager.is_empty()).collect())
 }
 
-/// Reads an object up to its metadata.
-struct MetadataReader<'o, T>(&'o mut Option<T>);
+/// Reads the metadata of an object, and nothing behind it.
+struct MetadataReader<S>(S);
 
-impl<'de, T: serde::Deserialize<'de>> Visitor<'de> for MetadataReader<'_, T> {
+impl<'de, S: DeserializeSeed<'de>> Visitor<'de> for MetadataReader<S> {
     type Value = ();
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -147,11 +143,23 @@ impl<'de, T: serde::Deserialize<'de>> Visitor<'de> for MetadataReader<'_, T> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(key) = map.next_key::<Text<'de>>()? {
             if key.as_str() == "metadata" {
-                *self.0 = Some(map.next_value()?);
+                map.next_value_seed(self.0)?;
                 return Err(A::Error::custom("complete"));
             }
             map.next_value::<IgnoredAny>()?;
         }
+        Ok(())
+    }
+}
+
+/// Reads a value and keeps it, whatever error comes behind it.
+struct Keep<'o, T>(&'o mut Option<T>);
+
+impl<'de, T: Deserialize<'de>> DeserializeSeed<'de> for Keep<'_, T> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<(), D::Error> {
+        *self.0 = Some(T::deserialize(d)?);
         Ok(())
     }
 }

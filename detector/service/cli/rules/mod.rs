@@ -265,7 +265,7 @@ fn explain(id: &str, path: &Path, which: &Which, output: Format) -> anyhow::Resu
         };
         let event = Event::parse(&text).with_context(|| format!("`{}` holds something else", path.display()))?;
         let facts = Facts::new(&event, &text, "local");
-        let (explanation, places, (_, said)) = {
+        let (explanation, places, told) = {
             let sight = Sight::new(&facts, &memory);
             (rule.explain(&sight), sight.places(), words::tell(&sight, ""))
         };
@@ -274,7 +274,7 @@ fn explain(id: &str, path: &Path, which: &Which, output: Format) -> anyhow::Resu
             serde_json::to_writer(&mut out, &explanation)?;
             writeln!(out)?;
         } else {
-            writeln!(out, "{}", clean(&said))?;
+            writeln!(out, "{}", clean(&told.summary))?;
             writeln!(out, "audit id {}, stage {}", clean(&event.audit_id), event.stage.as_str())?;
             if !rule.sees(event.stage) {
                 writeln!(out, "the rule does not look at this stage: it judges a request when it is answered")?;
